@@ -1,0 +1,122 @@
+package format
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+// Source hands out records in the order of the stream's grammar: a header,
+// snapshots, an end.
+type Source interface {
+	// Next returns the next record, valid until the next call. After the end
+	// record it returns io.EOF. An error is sticky: every later call returns it.
+	Next() (Record, error)
+}
+
+// Sink takes records in the order of the stream's grammar.
+type Sink interface {
+	// Write takes one record. It does not keep the record or what it points to
+	// after it returns, except a payload for which it called Data.Take. After
+	// it returned nil for an End, everything is complete and durable; a sink
+	// that never saw the End keeps the snapshots whose Commit it took and drops
+	// the rest. An error is sticky.
+	Write(rec Record) error
+}
+
+// Stage changes records between a source and a sink. It may emit none, one or
+// several records for each that it is given, in the grammar's order.
+type Stage interface {
+	// Process is given every record in turn. Records that it emits need to be
+	// valid only until emit returns.
+	Process(rec Record, emit func(Record) error) error
+}
+
+// Copy moves every record from src through the stages into dst, and returns nil
+// only after the end record went through. It stops at the first error or when
+// ctx is done, and closes nothing.
+func Copy(ctx context.Context, dst Sink, src Source, stages ...Stage) error {
+	emit := dst.Write
+	for i := len(stages) - 1; i >= 0; i-- {
+		stage, next := stages[i], emit
+		emit = func(rec Record) error { return stage.Process(rec, next) }
+	}
+	done := ctx.Done()
+	for {
+		select {
+		case <-done:
+			return context.Cause(ctx)
+		default:
+		}
+		rec, err := src.Next()
+		if errors.Is(err, io.EOF) && rec == nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := emit(rec); err != nil {
+			return err
+		}
+	}
+}
+
+// SourceCloser is a source that holds something open.
+type SourceCloser interface {
+	Source
+	io.Closer
+}
+
+// SinkCloser is a sink that holds something open. Close before an End record
+// was written abandons what is not committed.
+type SinkCloser interface {
+	Sink
+	io.Closer
+}
+
+// System is a place where snapshots lie that can be read: a bk repository, a
+// foreign one, an archive. It is opened read-only.
+type System interface {
+	// Snapshots returns what the system holds, oldest first. IDs are stable
+	// unless the snapshot says Unstable. Parent is zero.
+	Snapshots(ctx context.Context) ([]*Snapshot, error)
+	// Export returns a source of the chosen snapshots.
+	Export(ctx context.Context, opts ExportOptions) (SourceCloser, error)
+	io.Closer
+}
+
+// ExportOptions chooses what a System's source hands out.
+type ExportOptions struct {
+	// Snapshots to send, in this order (oldest first, so that differences are
+	// small). Empty means all.
+	Snapshots []ID
+	// Base is a snapshot of this system that the receiver holds: the first
+	// snapshot sent is a difference against it (FeatureBase). Zero: none.
+	Base ID
+	// Flat, Copy and Held ask for the features of those names.
+	Flat, Copy, Held bool
+	// Full sends every snapshot's whole listing, without parents, with refs.
+	Full bool
+	// Plain sends payloads uncompressed.
+	Plain bool
+	// ListingOnly leaves all content records but eof out: for programs in the
+	// same process that only look at metadata. Such a stream is not written out.
+	ListingOnly bool
+	// Drop, if set, reports whether an entry is not wanted by its path. What is
+	// dropped is not read. SkipBelow reports that nothing below a dropped
+	// directory can be wanted. isDir is false where that is not known.
+	Drop func(path string, isDir bool) (drop, skipBelow bool)
+	// Producer is written into the header.
+	Producer string
+	// OnProgress, if set, is called now and then, from one goroutine at a time.
+	OnProgress func(Progress)
+}
+
+// Progress counts what has gone through so far.
+type Progress struct {
+	Snapshots, Entries uint64
+	Bytes              uint64 // plain bytes of content
+	BytesTotal         uint64 // 0 where not known
+	EntriesTotal       uint64
+	Path               string // what is being worked on
+}
