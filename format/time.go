@@ -28,7 +28,7 @@ func (t Time) Printable() bool { return t.Sec >= -62167219200 && t.Sec <= 253402
 // UnixNano returns nanoseconds since 1970, and false where int64 cannot hold
 // them (before 1677 or after 2262).
 func (t Time) UnixNano() (int64, bool) {
-	if t.Sec < math.MinInt64/1e9 || t.Sec >= math.MaxInt64/1e9 {
+	if t.Sec < math.MinInt64/1_000_000_000 || t.Sec >= math.MaxInt64/1_000_000_000 {
 		return 0, false
 	}
 	return t.Sec*1e9 + int64(t.Nsec), true
