@@ -32,7 +32,7 @@ const (
 // Error is a stream that breaks the specification, or that could not be read.
 type Error struct {
 	Class  Class
-	Record int64  // number of the record, from 0 for the header
+	Record int64  // number of the record, from 0 for the header; -1 where the place is not known
 	Offset int64  // byte offset in the stream where that record begins
 	Kind   string // kind of the record, if known
 	Path   string // path of the entry concerned, if any
@@ -40,9 +40,19 @@ type Error struct {
 	Err    error  // cause, if any
 }
 
+// Errorf returns an error that does not yet know its place in a stream: Record
+// is -1. Sinks and stages return such errors for what they find wrong with a
+// record; Copy fills the place in.
+func Errorf(class Class, format string, args ...any) *Error {
+	return &Error{Class: class, Record: -1, Detail: fmt.Sprintf(format, args...)}
+}
+
 // Error returns one line.
 func (e *Error) Error() string {
-	s := fmt.Sprintf("stream record %d at byte %d", e.Record, e.Offset)
+	s := "stream record"
+	if e.Record >= 0 {
+		s += fmt.Sprintf(" %d at byte %d", e.Record, e.Offset)
+	}
 	if e.Kind != "" {
 		s += fmt.Sprintf(" (%s)", e.Kind)
 	}

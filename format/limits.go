@@ -35,3 +35,31 @@ const (
 // PayloadSizeMax is the most bytes that the payload of a chunk of size plain
 // bytes may have, whatever its codec (spec/stream.md, "data").
 func PayloadSizeMax(size int) int { return size + size/128 + 64<<10 }
+
+// featureBit returns a bit for each feature that this package knows, or 0.
+func featureBit(f Feature) features {
+	switch f {
+	case FeatureZstd:
+		return hasZstd
+	case FeatureBase:
+		return hasBase
+	case FeatureCopy:
+		return hasCopy
+	case FeatureHeld:
+		return hasHeld
+	case FeatureFlat:
+		return hasFlat
+	}
+	return 0
+}
+
+// features is a set of features.
+type features uint8
+
+const (
+	hasZstd features = 1 << iota
+	hasBase
+	hasCopy
+	hasHeld
+	hasFlat
+)

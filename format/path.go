@@ -1,0 +1,88 @@
+package format
+
+import (
+	"cmp"
+	"strings"
+)
+
+// CheckPath reports what is wrong with a path of an entry (spec/stream.md,
+// "Paths"): paths are relative to the root, "" is the root itself, components
+// are separated by one '/', none is empty, "." or "..", and no byte is zero.
+// Sizes are limited by PathSizeMax and NameSizeMax. The error is an *Error of
+// the class ClassPath or ClassLimit.
+func CheckPath(p string) error {
+	if e := checkPath(p); e != nil {
+		return e
+	}
+	return nil
+}
+
+func checkPath(p string) *Error {
+	if p == "" {
+		return nil
+	}
+	if len(p) > PathSizeMax {
+		return Errorf(ClassLimit, "a path has %d bytes, more than %d", len(p), PathSizeMax)
+	}
+	if strings.IndexByte(p, 0) >= 0 {
+		return pathError(p, "a path has a zero byte")
+	}
+	for rest := p; ; {
+		name := rest
+		i := strings.IndexByte(rest, '/')
+		if i >= 0 {
+			name, rest = rest[:i], rest[i+1:]
+		}
+		switch {
+		case name == "":
+			return pathError(p, "a path has an empty component: it begins or ends with '/', or has '//'")
+		case name == "." || name == "..":
+			return pathError(p, "a path has the component "+name)
+		case len(name) > NameSizeMax:
+			return Errorf(ClassLimit, "a component of a path has %d bytes, more than %d", len(name), NameSizeMax)
+		}
+		if i < 0 {
+			return nil
+		}
+	}
+}
+
+func pathError(p, detail string) *Error {
+	e := Errorf(ClassPath, "%s", detail)
+	e.Path = p
+	return e
+}
+
+// ComparePaths orders paths as a sorted snapshot has them: component by
+// component, each bytewise, which is bytewise with '/' below every other byte.
+// So a directory comes right before all that is below it.
+func ComparePaths(a, b string) int {
+	n := min(len(a), len(b))
+	for i := 0; i < n; i++ {
+		if x, y := a[i], b[i]; x != y {
+			switch {
+			case x == '/':
+				return -1
+			case y == '/':
+				return 1
+			}
+			return cmp.Compare(x, y)
+		}
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+// ParentPath returns the path of the directory that p is in. It is "", the
+// root, for a path of one component and for the root itself.
+func ParentPath(p string) string {
+	return p[:max(strings.LastIndexByte(p, '/'), 0)]
+}
+
+// IsBelow reports whether p lies below dir, at any depth. A path is not below
+// itself; every path but the root is below the root.
+func IsBelow(p, dir string) bool {
+	if dir == "" {
+		return p != ""
+	}
+	return len(p) > len(dir) && p[len(dir)] == '/' && p[:len(dir)] == dir
+}
