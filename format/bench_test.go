@@ -1,7 +1,9 @@
 package format
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"testing"
 )
 
@@ -34,5 +36,71 @@ func BenchmarkEntryEncode(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		buf = e.AppendBody(buf[:0], true)
+	}
+}
+
+// BenchmarkReaderToWriterPayloads moves data records with 1 MiB payloads.
+func BenchmarkReaderToWriterPayloads(b *testing.B) {
+	const n = 64
+	recs := []Record{&Header{Version: 1}, &Snapshot{ID: ID{1}}, &Entry{Path: "f", Type: TypeFile}}
+	chunk := noise(1<<20, 1)
+	for range n {
+		recs = append(recs, plainData(chunk))
+	}
+	recs = append(recs, &EOF{Size: n << 20}, &Commit{}, &End{})
+	benchCopy(b, encodeStream(b, recs))
+	b.SetBytes(n << 20)
+}
+
+// BenchmarkReaderToWriterEntries decodes and encodes entries, with the digests
+// of both sides.
+func BenchmarkReaderToWriterEntries(b *testing.B) {
+	const n = 20_000
+	recs := []Record{&Header{Version: 1}, &Snapshot{ID: ID{1}}}
+	for i := range n {
+		e := benchEntry(i)
+		e.Type, e.Has, e.Chunker = TypeFifo, e.Has&^HasSize, ""
+		e.Hardlink = "0123456789abcdef"
+		recs = append(recs, e)
+	}
+	recs = append(recs, &Commit{}, &End{})
+	stream := encodeStream(b, recs)
+	benchCopy(b, stream)
+	b.SetBytes(int64(len(stream)))
+	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "entries/s")
+}
+
+func benchCopy(b *testing.B, stream []byte) {
+	for b.Loop() {
+		r := NewReader(bytes.NewReader(stream), ReaderOptions{})
+		if err := Copy(b.Context(), NewWriter(io.Discard, WriterOptions{}), r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDecodePayload(b *testing.B) {
+	plain := bytes.Repeat(noise(4096, 3), 256)
+	codec, payload, err := EncodePayload(nil, plain, LevelDefault)
+	if err != nil {
+		b.Fatal(err)
+	}
+	d := &Data{ID: SumID(plain), Size: uint32(len(plain)), Codec: codec, Payload: payload}
+	var buf []byte
+	b.SetBytes(int64(len(plain)))
+	for b.Loop() {
+		if buf, err = DecodePayload(buf, d); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkEncodePayloadNoise(b *testing.B) {
+	plain := noise(1<<20, 5)
+	b.SetBytes(int64(len(plain)))
+	for b.Loop() {
+		if codec, _, err := EncodePayload(nil, plain, LevelDefault); err != nil || codec != CodecNone {
+			b.Fatal(codec, err)
+		}
 	}
 }

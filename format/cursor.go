@@ -411,3 +411,19 @@ func (c *cursor) extra(extra *[]Field) {
 	}
 	*extra = append(*extra, Field{Key: key, Raw: append([]byte(nil), raw...)})
 }
+
+// binHead reads the head of a bin and returns its length. Anything else in its
+// place is not the shape of a record.
+func (c *cursor) binHead() (uint64, error) {
+	if c.i < len(c.b) {
+		if t := c.b[c.i]; t >= mpBin8 && t < mpExt8 {
+			n, ok := c.number(1 << (t - mpBin8))
+			if !ok {
+				return 0, errShort
+			}
+			return n, nil
+		}
+	}
+	c.wrongType("a bin")
+	return 0, notRecord(c.err)
+}

@@ -34,7 +34,9 @@ type Stage interface {
 
 // Copy moves every record from src through the stages into dst, and returns nil
 // only after the end record went through. It stops at the first error or when
-// ctx is done, and closes nothing.
+// ctx is done, and closes nothing. An *Error of a stage or the sink that does
+// not know its place (see Errorf) is given that of the record from src, if src
+// knows it as a Reader does.
 func Copy(ctx context.Context, dst Sink, src Source, stages ...Stage) error {
 	emit := dst.Write
 	for i := len(stages) - 1; i >= 0; i-- {
@@ -56,9 +58,23 @@ func Copy(ctx context.Context, dst Sink, src Source, stages ...Stage) error {
 			return err
 		}
 		if err := emit(rec); err != nil {
-			return err
+			return locate(err, rec, src)
 		}
 	}
+}
+
+// locate puts the place of rec, the last record from src, into err.
+func locate(err error, rec Record, src Source) error {
+	var e *Error
+	at, ok := src.(interface{ Position() (record, offset int64) })
+	if !ok || !errors.As(err, &e) || e.Record >= 0 {
+		return err
+	}
+	e.Record, e.Offset = at.Position()
+	if e.Kind == "" {
+		e.Kind = string(rec.Kind())
+	}
+	return err
 }
 
 // SourceCloser is a source that holds something open.

@@ -30,6 +30,7 @@ const (
 	FieldsMax         = 256       // keys of one map
 	DepthMax          = 16        // nesting inside an unknown key or an x- record
 	FileSizeMax       = 1<<63 - 1 // bytes of one file, of one hole, of one copy
+	ZstdWindowMax     = 32 << 20  // window that a zstd frame may ask for
 )
 
 // PayloadSizeMax is the most bytes that the payload of a chunk of size plain

@@ -83,11 +83,11 @@ func notRecord(err error) error {
 // payload is not read. It returns the body's size.
 func (p *parser) parseBody(h recordHead, b []byte) (Record, int, error) {
 	c := cursor{b: b}
-	if len(b) > 0 && !isMapHead(b[0]) {
-		return nil, 0, Errorf(ClassSyntax, "not a record: the body is %s, not a map", typeName(b[0]))
-	}
 	rec := p.parse(h.kind, &c)
 	if c.err != nil {
+		if v, ok := peekVersion(h.kind, b); ok {
+			return rec, 0, checkVersion(v)
+		}
 		return rec, 0, c.err
 	}
 	if c.i > BodySizeMax {
@@ -97,6 +97,23 @@ func (p *parser) parseBody(h recordHead, b []byte) (Record, int, error) {
 		return rec, 0, e
 	}
 	return rec, c.i, nil
+}
+
+// peekVersion looks for another version than ours in the body of a header that
+// cannot be read: what else a later version changed may be the reason.
+func peekVersion(kind Kind, b []byte) (version uint64, other bool) {
+	if kind != KindHeader {
+		return 0, false
+	}
+	c := cursor{b: b}
+	for n := c.mapLen(); n > 0 && c.err == nil; n-- {
+		if string(c.nextKey()) == "version" {
+			version = c.uint(1<<64 - 1)
+			return version, c.err == nil && version != Version
+		}
+		c.skip(DepthMax)
+	}
+	return 0, false
 }
 
 func isMapHead(b byte) bool { return b >= 0x80 && b < 0x90 || b == mpMap16 || b == mpMap32 }

@@ -150,8 +150,8 @@ func checkExtra(extra []Field, known schema) *Error {
 }
 
 func checkHeader(h *Header) *Error {
-	if h.Version != Version {
-		return Errorf(ClassVersion, "the stream has version %d, this program reads version %d", h.Version, Version)
+	if e := checkVersion(h.Version); e != nil {
+		return e
 	}
 	if h.Created != nil {
 		if e := checkTime("created", *h.Created); e != nil {
@@ -175,6 +175,13 @@ func checkHeader(h *Header) *Error {
 		}
 	}
 	return first(checkSize("producer", len(h.Producer), TextSizeMax), checkExtra(h.Extra, recordSchemas[KindHeader]))
+}
+
+func checkVersion(v uint64) *Error {
+	if v == Version {
+		return nil
+	}
+	return Errorf(ClassVersion, "the stream has version %d, this program knows version %d", v, Version)
 }
 
 func checkSnapshot(s *Snapshot) *Error {
