@@ -13,7 +13,11 @@ import (
 )
 
 // sameRecord compares records; empty and nil slices are the same.
-var sameRecord = cmp.Options{cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(Data{}), cmpopts.IgnoreFields(Data{}, "Checked")}
+var sameRecord = cmp.Options{
+	cmpopts.EquateEmpty(),
+	cmp.FilterValues(func(a, b []byte) bool { return len(a) > 0 && len(b) > 0 }, cmp.Comparer(bytes.Equal)),
+	cmpopts.IgnoreUnexported(Data{}), cmpopts.IgnoreFields(Data{}, "Checked"),
+}
 
 // parseRecord reads one whole encoded record with fresh structs.
 func parseRecord(b []byte) (Record, error) {

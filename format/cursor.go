@@ -311,6 +311,10 @@ func (c *cursor) array(limit int) int {
 
 // arrayOf reads the head of an array that has exactly n elements.
 func (c *cursor) arrayOf(n int) {
+	if c.i < len(c.b) && int(c.b[c.i]) == 0x90+n {
+		c.i++
+		return
+	}
 	if found := c.array(math.MaxInt); c.err == nil && found != n {
 		c.fail(ClassField, "an array has %d elements, not %d", found, n)
 	}
@@ -342,6 +346,18 @@ func (c *cursor) mapLen() int {
 
 // nextKey reads a key of a map of the specification: a str.
 func (c *cursor) nextKey() []byte {
+	// Nearly every key is a short str that is all there.
+	if c.i < len(c.b) {
+		if n := int(c.b[c.i]) - 0xa0; n >= 0 && n < 32 && n < len(c.b)-c.i {
+			c.key = c.b[c.i+1 : c.i+1+n]
+			c.i += 1 + n
+			return c.key
+		}
+	}
+	return c.longKey()
+}
+
+func (c *cursor) longKey() []byte {
 	c.key = nil
 	b := c.str()
 	if c.err != nil {

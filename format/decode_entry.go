@@ -65,6 +65,14 @@ func (e *Entry) parse(c *cursor, withPath bool) {
 			c.once(&seen, seenEntrySize)
 			e.Size = c.uint(1<<64 - 1)
 			e.Has |= HasSize
+		case "ctime":
+			c.once(&seen, seenCtime)
+			e.Ctime = c.time()
+			e.Has |= HasCtime
+		case "inode":
+			c.once(&seen, seenInode)
+			e.Inode = c.uint(1<<64 - 1)
+			e.Has |= HasInode
 		default:
 			e.parseRare(c, &seen, &old)
 		}
@@ -92,14 +100,6 @@ type names struct{ user, group, hardlink, chunker string }
 // parseRare reads the keys that most entries do not have, or that are cheap.
 func (e *Entry) parseRare(c *cursor, seen *keySet, old *names) {
 	switch string(c.key) {
-	case "ctime":
-		c.once(seen, seenCtime)
-		e.Ctime = c.time()
-		e.Has |= HasCtime
-	case "inode":
-		c.once(seen, seenInode)
-		e.Inode = c.uint(1<<64 - 1)
-		e.Has |= HasInode
 	case "links":
 		c.once(seen, seenLinks)
 		e.Links = c.uint(1<<64 - 1)

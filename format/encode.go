@@ -87,12 +87,17 @@ func sortExtra(extra []Field) {
 
 // key begins a known key, which is at most 31 bytes long. Keys must come sorted.
 func (m *mapWriter) key(name string) {
+	if len(m.extra) > 0 {
+		m.extraBefore(name)
+	}
+	m.n++
+	m.dst = append(append(m.dst, 0xa0|byte(len(name))), name...)
+}
+
+func (m *mapWriter) extraBefore(name string) {
 	for len(m.extra) > 0 && m.extra[0].Key < name {
 		m.extraKey()
 	}
-	m.n++
-	m.dst = append(m.dst, 0xa0|byte(len(name)))
-	m.dst = append(m.dst, name...)
 }
 
 func (m *mapWriter) extraKey() {

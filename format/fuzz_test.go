@@ -16,11 +16,11 @@ func FuzzReader(f *testing.F) {
 	f.Add(stream)
 	var small []Record
 	for _, rec := range sampleRecords() {
-		if d, ok := rec.(*Data); ok && d.Size > 100_000 {
+		if d, ok := rec.(*Data); ok && d.Size > 50_000 {
 			continue
 		}
-		if e, ok := rec.(*EOF); ok && e.Size > 100_000 {
-			e.Size -= 200_000
+		if e, ok := rec.(*EOF); ok && e.Size > 50_000 {
+			e.Size -= 70_000
 		}
 		small = append(small, rec)
 	}

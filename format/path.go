@@ -2,7 +2,10 @@ package format
 
 import (
 	"cmp"
+	"encoding/binary"
+	"math/bits"
 	"strings"
+	"unsafe"
 )
 
 // CheckPath reports what is wrong with a path of an entry (spec/stream.md,
@@ -57,19 +60,35 @@ func pathError(p, detail string) *Error {
 // component, each bytewise, which is bytewise with '/' below every other byte.
 // So a directory comes right before all that is below it.
 func ComparePaths(a, b string) int {
+	i := commonPrefix(a, b)
+	if i == len(a) || i == len(b) {
+		return cmp.Compare(len(a), len(b))
+	}
+	switch x, y := a[i], b[i]; {
+	case x == '/':
+		return -1
+	case y == '/':
+		return 1
+	default:
+		return cmp.Compare(x, y)
+	}
+}
+
+// commonPrefix returns how many bytes two strings have in common at their
+// beginning. Paths that follow each other share most, so it goes by eight bytes.
+func commonPrefix(a, b string) int {
 	n := min(len(a), len(b))
-	for i := 0; i < n; i++ {
-		if x, y := a[i], b[i]; x != y {
-			switch {
-			case x == '/':
-				return -1
-			case y == '/':
-				return 1
-			}
-			return cmp.Compare(x, y)
+	x, y := unsafe.Slice(unsafe.StringData(a), n), unsafe.Slice(unsafe.StringData(b), n)
+	i := 0
+	for ; i+8 <= n; i += 8 {
+		if d := binary.LittleEndian.Uint64(x[i:]) ^ binary.LittleEndian.Uint64(y[i:]); d != 0 {
+			return i + bits.TrailingZeros64(d)/8
 		}
 	}
-	return cmp.Compare(len(a), len(b))
+	for i < n && x[i] == y[i] {
+		i++
+	}
+	return i
 }
 
 // ParentPath returns the path of the directory that p is in. It is "", the

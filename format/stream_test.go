@@ -33,7 +33,7 @@ func plainData(b []byte) *Data {
 
 // sampleRecords is a stream that has every kind of record in it.
 func sampleRecords() []Record {
-	small, big := []byte("hello, world\n"), noise(200_000, 1)
+	small, big := []byte("hello, world\n"), noise(70_000, 1)
 	text := bytes.Repeat([]byte("all work and no play "), 1000)
 	codec, packed, err := EncodePayload(nil, text, LevelDefault)
 	if err != nil || codec != CodecZstd {
@@ -150,6 +150,9 @@ func TestEveryTruncation(t *testing.T) {
 		if ClassOf(err) != ClassCut {
 			t.Fatalf("%d bytes of %d: %v", n, len(stream), err)
 		}
+		if n > 3000 && n%11 != 0 {
+			continue
+		}
 		_, slow := readAll(NewReader(iotest.OneByteReader(bytes.NewReader(stream[:n])), ReaderOptions{}))
 		if slow == nil || slow.Error() != err.Error() {
 			t.Fatalf("%d bytes: %v, but byte by byte: %v", n, err, slow)
@@ -163,7 +166,7 @@ func TestEveryTruncation(t *testing.T) {
 func TestBitFlips(t *testing.T) {
 	recs := sampleRecords()
 	for i, rec := range recs {
-		if d, ok := rec.(*Data); ok && d.Size > 100_000 {
+		if d, ok := rec.(*Data); ok && d.Size > 50_000 {
 			recs = append(recs[:i], recs[i+1:]...)
 			recs[i+1].(*EOF).Size -= uint64(d.Size)
 			break
