@@ -39,6 +39,7 @@ type Checker struct {
 	bytes     uint64
 	pathLast  string // last path of an entry or a remove
 	hasPath   bool
+	removed   bool   // pathLast is that of a remove
 	leaf      string // last entry that is not a directory
 	hasLeaf   bool
 
@@ -211,15 +212,20 @@ func (c *Checker) snapshot(s *Snapshot) *Error {
 	c.unsorted = s.Unsorted
 	c.entries, c.removes, c.data, c.bytes = 0, 0, 0, 0
 	c.pathLast, c.hasPath, c.leaf, c.hasLeaf = "", false, "", false
+	c.removed = false
 	c.snapSum.Reset()
 	c.at = atSnapshot
 	return nil
 }
 
 func (c *Checker) entry(e *Entry) *Error {
-	if e2 := c.nextPath(e.Path); e2 != nil {
-		return e2
+	emptied := c.removed && e.Type == TypeDir && c.pathLast == e.Path
+	if !emptied {
+		if e2 := c.nextPath(e.Path); e2 != nil {
+			return e2
+		}
 	}
+	c.removed = false
 	if !c.unsorted && c.hasLeaf && IsBelow(e.Path, c.leaf) {
 		return Errorf(ClassTree, "the entry lies below %q, which is not a directory", c.leaf)
 	}
@@ -239,10 +245,16 @@ func (c *Checker) remove(r *Remove) *Error {
 		return flatError(KindRemove)
 	}
 	c.removes++
-	return c.nextPath(r.Path)
+	if e := c.nextPath(r.Path); e != nil {
+		return e
+	}
+	c.removed = true
+	return nil
 }
 
-// nextPath checks the order of entries and removes.
+// nextPath checks the order of entries and removes. One path may come twice: a
+// remove and then an entry of a directory say that it begins empty, which no
+// single record can.
 func (c *Checker) nextPath(path string) *Error {
 	if !c.unsorted && c.hasPath {
 		if order := ComparePaths(c.pathLast, path); order == 0 {
