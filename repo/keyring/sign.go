@@ -1,0 +1,67 @@
+package keyring
+
+import (
+	"crypto/ed25519"
+	"fmt"
+
+	"github.com/bk-backup/bk/repo/seal"
+)
+
+// What is signed begins with one of these, so that no signature counts for
+// something else (spec/repository.md, 8 and 9).
+const (
+	signedSnapshot = "bk snapshot 1\x00"
+	signedForget   = "bk forget 1\x00"
+)
+
+// signed is the plaintext of an object that is signed.
+type signed struct {
+	_msgpack  struct{} `msgpack:",as_array"`
+	Body      []byte
+	Signature []byte
+}
+
+// PublicKey returns the key by which the client's signatures are verified.
+func (k *Keyring) PublicKey() ed25519.PublicKey {
+	return k.signingKey().Public().(ed25519.PublicKey)
+}
+
+func (k *Keyring) signingKey() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(k.chunk.sign[:]) }
+
+func (k *Keyring) sign(context string, body []byte) []byte {
+	signature := ed25519.Sign(k.signingKey(), append([]byte(context), body...))
+	return encode(&signed{Body: body, Signature: signature})
+}
+
+func verify(public ed25519.PublicKey, context string, plain []byte) ([]byte, error) {
+	var s signed
+	if err := decode(plain, &s); err != nil {
+		return nil, err
+	}
+	if len(s.Signature) != ed25519.SignatureSize {
+		return nil, fmt.Errorf("%w: a signature of %d bytes", seal.ErrDamaged, len(s.Signature))
+	}
+	if !ed25519.Verify(public, append([]byte(context), s.Body...), s.Signature) {
+		return nil, ErrSignature
+	}
+	return s.Body, nil
+}
+
+// SignSnapshot returns what stands in a snapshot object: body, and the client's
+// signature over it.
+func (k *Keyring) SignSnapshot(body []byte) []byte { return k.sign(signedSnapshot, body) }
+
+// VerifySnapshot returns the body that stands in a snapshot object of this
+// client. It fails with ErrSignature if the client did not sign it, with
+// seal.ErrDamaged if it is nothing signed at all.
+func (k *Keyring) VerifySnapshot(plain []byte) ([]byte, error) {
+	return verify(k.PublicKey(), signedSnapshot, plain)
+}
+
+// SignForget is SignSnapshot for forget objects.
+func (k *Keyring) SignForget(body []byte) []byte { return k.sign(signedForget, body) }
+
+// VerifyForget is VerifySnapshot for forget objects.
+func (k *Keyring) VerifyForget(plain []byte) ([]byte, error) {
+	return verify(k.PublicKey(), signedForget, plain)
+}
