@@ -118,6 +118,16 @@ func scanLength(b []byte, n int, more uint64) (head, error) {
 	return head{size: uint64(1 + n), bytes: bigEndian(b[1:], n) + more}, nil
 }
 
+// CheckValue fails unless b is exactly one well-formed msgpack value that nests
+// at most DepthMax deep. After that every length and count in b is true, so that
+// a decoder that believes them allocates no more than b has room for.
+func CheckValue(b []byte) error {
+	if err := checkRaw(b); err != nil {
+		return err
+	}
+	return nil
+}
+
 // checkRaw reports whether b is exactly one well-formed value that nests at
 // most DepthMax deep.
 func checkRaw(b []byte) *Error {
@@ -127,9 +137,9 @@ func checkRaw(b []byte) *Error {
 	case e != nil:
 		return e
 	case err != nil:
-		return Errorf(ClassSyntax, "an unknown key's value ends early")
+		return Errorf(ClassSyntax, "the value ends early")
 	case n != len(b):
-		return Errorf(ClassSyntax, "an unknown key has more than one value")
+		return Errorf(ClassSyntax, "more bytes follow the value")
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/bk-backup/bk/repo/internal/mp"
 	"github.com/bk-backup/bk/repo/seal"
 )
 
@@ -68,13 +69,13 @@ func (c *clientChunk) encode() []byte {
 		}
 		body.Groups = append(body.Groups, b)
 	}
-	return encode(&body)
+	return mp.Encode(&body)
 }
 
 // parseClient reads a client chunk. Its errors do not name the object.
 func parseClient(content []byte) (*clientChunk, error) {
 	var body clientBody
-	if err := decode(content, &body); err != nil {
+	if err := mp.Decode(content, &body); err != nil {
 		return nil, err
 	}
 	c := &clientChunk{generation: body.Generation, name: string(body.Name)}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bk-backup/bk/repo/internal/mp"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
 )
@@ -37,7 +38,7 @@ func (c *config) seal(rand io.Reader) ([]byte, error) {
 		return nil, fmt.Errorf("draw the salt of a config: %w", err)
 	}
 	object := h.Append(nil)
-	object = append(object, encode(&configBody{stampOf(c.created), c.forRead, c.forWrite})...)
+	object = append(object, mp.Encode(&configBody{stampOf(c.created), c.forRead, c.forWrite})...)
 	return seal.AppendSum(object), nil
 }
 
@@ -51,7 +52,7 @@ func parseConfig(name string, stored []byte) (*config, error) {
 		return nil, err
 	}
 	var body configBody
-	if err := decode(content, &body); err != nil {
+	if err := mp.Decode(content, &body); err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	c := &config{repository: h.Repository, suite: h.Suite, forRead: body.FeaturesRead, forWrite: body.FeaturesWrite}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vmihailenco/msgpack/v5"
 
+	"github.com/bk-backup/bk/repo/internal/mp"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
 )
@@ -78,8 +79,8 @@ func sealCredential(ctx context.Context, c *Credential, kind Kind, cfg *config, 
 	}
 	body := credentialBody{Client: c.Client[:], Created: stampOf(c.Created), Kind: kind.Name(), Name: []byte(c.Name), Params: params}
 	header := h.Append(nil)
-	body.Sealed = aead.Seal(nil, 0, clientKey[:], append(header, encode(&body)...))
-	object := seal.AppendSum(append(header, encode(&body)...))
+	body.Sealed = aead.Seal(nil, 0, clientKey[:], append(header, mp.Encode(&body)...))
+	object := seal.AppendSum(append(header, mp.Encode(&body)...))
 	if len(object) > plainSizeMax {
 		return nil, fmt.Errorf("a credential of kind %s with %d bytes: %w", kind.Name(), len(object), seal.ErrTooLarge)
 	}
@@ -106,7 +107,7 @@ func parseCredential(id CredentialID, stored []byte, repository seal.RepositoryI
 
 func (c *credential) parseBody(content []byte) error {
 	var body credentialBody
-	if err := decode(content, &body); err != nil {
+	if err := mp.Decode(content, &body); err != nil {
 		return err
 	}
 	var client seal.ClientID

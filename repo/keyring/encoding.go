@@ -1,11 +1,8 @@
 package keyring
 
 import (
-	"bytes"
 	"fmt"
 	"time"
-
-	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/repo/seal"
@@ -13,38 +10,13 @@ import (
 
 const (
 	// plainSizeMax bounds objects that are read before anything about them is
-	// authenticated. It also bounds how deep their msgpack can nest.
+	// authenticated.
 	plainSizeMax = 64 << 10
 	// clientSizeMax bounds the client chunk.
 	clientSizeMax = 16 << 20
 	// textSizeMax bounds names and settings, in bytes.
 	textSizeMax = format.TextSizeMax
 )
-
-// encode returns the canonical msgpack of a struct whose fields stand in the
-// order of their keys. It panics on types that msgpack cannot encode: that is a
-// mistake in this package, and none of them depends on a value.
-func encode(v any) []byte {
-	var buf bytes.Buffer
-	enc := msgpack.NewEncoder(&buf)
-	enc.UseCompactInts(true)
-	if err := enc.Encode(v); err != nil {
-		panic(fmt.Sprintf("keyring: encode %T: %v", v, err))
-	}
-	return buf.Bytes()
-}
-
-// decode reads one msgpack value that fills b.
-func decode(b []byte, v any) error {
-	r := bytes.NewReader(b)
-	if err := msgpack.NewDecoder(r).Decode(v); err != nil {
-		return fmt.Errorf("%w: %w", seal.ErrDamaged, err)
-	}
-	if r.Len() > 0 {
-		return fmt.Errorf("%w: %d bytes follow the content", seal.ErrDamaged, r.Len())
-	}
-	return nil
-}
 
 // stamp is a time as an array of seconds and nanoseconds.
 type stamp []int64

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vmihailenco/msgpack/v5"
 
+	"github.com/bk-backup/bk/repo/internal/mp"
 	"github.com/bk-backup/bk/repo/internal/vectors"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
@@ -203,11 +204,11 @@ func TestForgedCredential(t *testing.T) {
 		bad.Damage(name, func(b []byte) []byte {
 			return reforge(t, b, func(c *credentialBody) {
 				var p passphraseParams
-				if err := decode(c.Params, &p); err != nil {
+				if err := mp.Decode(c.Params, &p); err != nil {
 					t.Fatal(err)
 				}
 				change(&p)
-				c.Params = encode(&p)
+				c.Params = mp.Encode(&p)
 			})
 		})
 		_, err := Open(t.Context(), bad, pass(secretText))
@@ -220,22 +221,22 @@ func TestForgedCredential(t *testing.T) {
 func reforge(t testing.TB, object []byte, change func(c *credentialBody)) []byte {
 	t.Helper()
 	var body credentialBody
-	if err := decode(object[seal.HeaderSize:len(object)-seal.SumSize], &body); err != nil {
+	if err := mp.Decode(object[seal.HeaderSize:len(object)-seal.SumSize], &body); err != nil {
 		t.Fatal(err)
 	}
 	change(&body)
-	return seal.AppendSum(append(bytes.Clone(object[:seal.HeaderSize]), encode(&body)...))
+	return seal.AppendSum(append(bytes.Clone(object[:seal.HeaderSize]), mp.Encode(&body)...))
 }
 
 // TestUnknownKeys: a credential of a later program says more, and still opens.
 func TestUnknownKeys(t *testing.T) {
-	content := encode(&struct {
+	content := mp.Encode(&struct {
 		Client []byte `msgpack:"client"`
 		Hint   []int  `msgpack:"hint"`
 		Sealed []byte `msgpack:"sealed"`
 		Zebra  string `msgpack:"zebra"`
 	}{[]byte{1}, []int{1, 300}, []byte{2}, "z"})
-	want := encode(&struct {
+	want := mp.Encode(&struct {
 		Client []byte `msgpack:"client"`
 		Hint   []int  `msgpack:"hint"`
 		Zebra  string `msgpack:"zebra"`
@@ -610,7 +611,7 @@ func FuzzCredential(f *testing.F) {
 			return
 		}
 		var p passphraseParams
-		_ = decode(c.params, &p)
+		_ = mp.Decode(c.params, &p)
 		if _, err := c.open(&seal.Key{}); !errors.Is(err, seal.ErrWrongKey) {
 			t.Fatalf("a credential opened with a wrong key: %v", err)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/crypto/argon2"
 
+	"github.com/bk-backup/bk/repo/internal/mp"
 	"github.com/bk-backup/bk/repo/seal"
 )
 
@@ -79,13 +80,13 @@ func (p passphrase) Wrap(_ context.Context, rand io.Reader) ([]byte, *seal.Key, 
 	if _, err := io.ReadFull(rand, salt); err != nil {
 		return nil, nil, fmt.Errorf("draw the salt of a passphrase: %w", err)
 	}
-	params := encode(&passphraseParams{kdfArgon2id, p.cost.MemoryKiB, p.cost.Passes, salt, p.cost.Threads})
+	params := mp.Encode(&passphraseParams{kdfArgon2id, p.cost.MemoryKiB, p.cost.Passes, salt, p.cost.Threads})
 	return params, p.derive(p.cost, salt), nil
 }
 
 func (p passphrase) Unwrap(ctx context.Context, params []byte) (*seal.Key, error) {
 	var v passphraseParams
-	if err := decode(params, &v); err != nil {
+	if err := mp.Decode(params, &v); err != nil {
 		return nil, err
 	}
 	if v.KDF != kdfArgon2id {

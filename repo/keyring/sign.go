@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 
+	"github.com/bk-backup/bk/repo/internal/mp"
 	"github.com/bk-backup/bk/repo/seal"
 )
 
@@ -30,12 +31,12 @@ func (k *Keyring) signingKey() ed25519.PrivateKey { return ed25519.NewKeyFromSee
 
 func (k *Keyring) sign(context string, body []byte) []byte {
 	signature := ed25519.Sign(k.signingKey(), append([]byte(context), body...))
-	return encode(&signed{Body: body, Signature: signature})
+	return mp.Encode(&signed{Body: body, Signature: signature})
 }
 
 func verify(public ed25519.PublicKey, context string, plain []byte) ([]byte, error) {
 	var s signed
-	if err := decode(plain, &s); err != nil {
+	if err := mp.Decode(plain, &s); err != nil {
 		return nil, err
 	}
 	if len(s.Signature) != ed25519.SignatureSize {
