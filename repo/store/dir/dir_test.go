@@ -335,7 +335,7 @@ func TestFilesUnderDeletion(t *testing.T) {
 			}
 		})
 	}
-	for i := range 200 {
+	for i := range 50 {
 		name := fmt.Sprint(i % 4)
 		if err := s.Create(ctx, name, bytes.Repeat([]byte{byte(i)}, 8)); err != nil {
 			t.Error(err)
@@ -490,4 +490,24 @@ func tree(t *testing.T, root string) []string {
 		t.Fatal(err)
 	}
 	return paths
+}
+
+// TestRepeatedLink has a network file system repeat a request to link after
+// its answer was lost: the link that is there already is one's own.
+func TestRepeatedLink(t *testing.T) {
+	s := create(t, Options{})
+	s.linksOnly = true
+	temporary, err := s.writeTemporary([]byte("content"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.root.Link(temporary, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.publish(temporary, s.top, "a"); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]string{"a", "tmp"}, tree(t, s.path)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 }

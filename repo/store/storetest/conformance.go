@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
 
 	"github.com/bk-backup/bk/repo/store"
 )
@@ -48,12 +47,12 @@ func Conformance(t *testing.T, open func(t *testing.T) store.Store) {
 		{"CreateRace", testCreateRace},
 		{"NoPartialObject", testNoPartialObject},
 		{"Concurrent", testConcurrent},
+		{"Model", testModel},
 		{"String", testString},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}
-	t.Run("Model", func(t *testing.T) { testModel(t, open(t)) })
 }
 
 func testContent(t *testing.T, s store.Store) {
@@ -490,84 +489,73 @@ func testString(t *testing.T, s store.Store) {
 	}
 }
 
-// testModel makes random calls and compares the results with those of a map.
+// testModel makes random calls, the same in every run, and compares the results
+// with those of a map.
 func testModel(t *testing.T, s store.Store) {
 	ctx := t.Context()
 	model := map[string]string{}
-	name := rapid.SampledFrom([]string{"a", "b/a", "b/b", "b/c.d", "b/c/d", "c-d", "c/d"})
-	kind := func(err error) error {
-		for _, kind := range []error{store.ErrExists, store.ErrNotFound, store.ErrTooLarge, io.ErrUnexpectedEOF} {
-			if errors.Is(err, kind) {
-				return kind
+	names := []string{"a", "b/a", "b/b", "b/c.d", "b/c/d", "c-d", "c/d"}
+	source := rand.New(rand.NewPCG(1, 2))
+	kinds := []error{nil, store.ErrExists, store.ErrNotFound, store.ErrTooLarge, io.ErrUnexpectedEOF}
+	for step := range 800 {
+		name := names[source.IntN(len(names))]
+		held, there := model[name]
+		wanted, err, call := error(nil), error(nil), ""
+		if !there {
+			wanted = store.ErrNotFound
+		}
+		switch source.IntN(6) {
+		case 0:
+			data := strings.Repeat(string(rune('a'+step%26)), source.IntN(50))
+			call, err = "Create", s.Create(ctx, name, []byte(data))
+			if wanted = store.ErrExists; !there {
+				model[name], wanted = data, nil
 			}
-		}
-		return err
-	}
-	expect := func(t *rapid.T, call string, err, wanted error) {
-		if kind(err) != wanted {
-			t.Fatalf("%s: %v, want %v", call, err, wanted)
-		}
-	}
-	held := func(name string) error {
-		if _, ok := model[name]; ok {
-			return nil
-		}
-		return store.ErrNotFound
-	}
-	actions := map[string]func(*rapid.T){
-		"create": func(t *rapid.T) {
-			name, data := name.Draw(t, "name"), rapid.StringN(0, 20, 50).Draw(t, "data")
-			if held(name) == nil {
-				expect(t, "create "+name, s.Create(ctx, name, []byte(data)), store.ErrExists)
-				return
-			}
-			expect(t, "create "+name, s.Create(ctx, name, []byte(data)), nil)
-			model[name] = data
-		},
-		"delete": func(t *rapid.T) {
-			name := name.Draw(t, "name")
-			expect(t, "delete "+name, s.Delete(ctx, name), held(name))
+		case 1:
+			call, err = "Delete", s.Delete(ctx, name)
 			delete(model, name)
-		},
-		"read": func(t *rapid.T) {
-			name := name.Draw(t, "name")
-			off, p := rapid.IntRange(0, 60).Draw(t, "off"), make([]byte, rapid.IntRange(0, 60).Draw(t, "size"))
-			wanted := held(name)
-			if wanted == nil && off+len(p) > len(model[name]) {
+		case 2:
+			off, p := source.IntN(60), make([]byte, source.IntN(20))
+			call, err = "ReadAt", s.ReadAt(ctx, name, p, int64(off))
+			if there && off+len(p) > len(held) {
 				wanted = io.ErrUnexpectedEOF
+			} else if there && string(p) != held[off:off+len(p)] {
+				t.Fatalf("step %d: ReadAt(%s) reads %q", step, name, p)
 			}
-			expect(t, "read "+name, s.ReadAt(ctx, name, p, int64(off)), wanted)
-			if wanted == nil && string(p) != model[name][off:off+len(p)] {
-				t.Fatalf("read %s: %q", name, p)
+		case 3:
+			sizeMax := source.IntN(60)
+			var data []byte
+			data, err = s.Get(ctx, name, int64(sizeMax))
+			call = "Get"
+			if sizeMax < len(held) {
+				wanted = store.ErrTooLarge
+			} else if string(data) != held {
+				t.Fatalf("step %d: Get(%s) returns %q, want %q", step, name, data, held)
 			}
-		},
-		"get": func(t *rapid.T) {
-			name := name.Draw(t, "name")
-			data, err := s.Get(ctx, name, 100)
-			expect(t, "get "+name, err, held(name))
-			if string(data) != model[name] {
-				t.Fatalf("get %s: %q, want %q", name, data, model[name])
+		case 4:
+			var info store.Info
+			info, err = s.Stat(ctx, name)
+			call = "Stat"
+			if info.Size != int64(len(held)) {
+				t.Fatalf("step %d: Stat(%s) says %d bytes, want %d", step, name, info.Size, len(held))
 			}
-		},
-		"": func(t *rapid.T) {
+		case 5:
 			listed := map[string]int64{}
-			expect(t, "list", s.List(ctx, "", func(info store.Info) error { listed[info.Name] = info.Size; return nil }), nil)
-			wanted := map[string]int64{}
+			err = s.List(ctx, "", func(info store.Info) error { listed[info.Name] = info.Size; return nil })
+			call, wanted = "List", nil
+			sizes := map[string]int64{}
 			for name, data := range model {
-				wanted[name] = int64(len(data))
+				sizes[name] = int64(len(data))
 			}
-			if diff := cmp.Diff(wanted, listed); diff != "" {
-				t.Fatalf("list (-want +got):\n%s", diff)
+			if diff := cmp.Diff(sizes, listed); diff != "" {
+				t.Fatalf("step %d: List (-want +got):\n%s", step, diff)
 			}
-		},
-	}
-	rapid.Check(t, func(t *rapid.T) {
-		for name := range model {
-			expect(t, "delete "+name, s.Delete(ctx, name), nil)
 		}
-		clear(model)
-		t.Repeat(actions)
-	})
+		got := slices.IndexFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
+		if got < 0 || kinds[got] != wanted {
+			t.Fatalf("step %d: %s(%s): %v, want %v", step, call, name, err, wanted)
+		}
+	}
 }
 
 func must(t *testing.T, err error) {
