@@ -116,14 +116,15 @@ type ScanStats struct {
 }
 
 const (
-	// budgetSize bounds the content that is held in memory, in bytes.
-	budgetSize = 96 << 20
 	// fileSizeInline is the greatest file that is read as a whole; greater ones
 	// are streams.
 	fileSizeInline = 1 << 20
 	// streamReserve is what a stream takes from the budget.
-	streamReserve = 24 << 20
+	streamReserve = 12 << 20
 )
+
+// budgetSize bounds the content that is held in memory, in bytes.
+func budgetSize(workers int) int64 { return min(32+4*int64(workers), 96) << 20 }
 
 // Scanner is a scan under way, a format.Source.
 type Scanner struct {
@@ -158,7 +159,7 @@ func Scan(ctx context.Context, options ScanOptions) (*Scanner, error) {
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	workers := s.options.Workers
 	s.walk = newWalk(&s.options)
-	s.budget = semaphore.NewWeighted(budgetSize)
+	s.budget = semaphore.NewWeighted(budgetSize(workers))
 	s.tasks = make(chan *group, 2*workers)
 	s.segments = make(chan *segment, workers)
 	s.out = make(chan *group, 64)

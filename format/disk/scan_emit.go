@@ -246,11 +246,11 @@ func (s *Scanner) countPiece(p *piece) {
 		size = p.hole
 	}
 	s.size += size
+	s.progress.Bytes += size
 	if s.item.task == taskLink {
 		return
 	}
 	s.stats.BytesRead += size
-	s.progress.Bytes += size
 	if c := s.item.content; c != nil {
 		c.pieces = append(c.pieces, piece{hole: p.hole, id: p.id, size: p.size, known: true})
 	}

@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"io/fs"
+	"math/bits"
 
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
@@ -142,15 +143,13 @@ type linkKey struct {
 	ino uint64
 }
 
-// payloadSizeMin is what the least payload takes of memory.
-const payloadSizeMin = 4 << 10
-
-// reserveSize returns what reading a file takes from the budget.
+// reserveSize returns what reading a file takes from the budget: payloads lie in
+// buffers of powers of two, from 4 KiB.
 func reserveSize(size uint64) int64 {
 	if size > fileSizeInline {
 		return streamReserve
 	}
-	return int64(size) + payloadSizeMin
+	return int64(max(4<<10, uint64(1)<<bits.Len64(size-min(size, 1))))
 }
 
 // tryReserve is TryAcquire, which even nothing would have to queue for.

@@ -22,8 +22,6 @@ type reader struct {
 	*Scanner
 	*prober
 	memo      ownerMemo
-	scratch   []byte // of fileSizeInline, made when first needed
-	cuts      []int
 	splitters map[string]chunker.Splitter
 }
 
@@ -217,29 +215,24 @@ func (r *reader) readInline(it *item, fd, size int, newSplitter func() chunker.S
 		splitter = newSplitter()
 		r.splitters[name] = splitter
 	}
-	if size > 0 && size <= splitter.Min() {
-		payload := format.AllocPayload(size)
-		n, err := readFull(fd, payload, 0)
-		if n == 0 {
-			format.FreePayload(payload)
-			return 0, err
-		}
-		it.pieces = append(it.pieces, r.piece(payload[:n], true))
-		return n, err
-	}
-	if r.scratch == nil {
-		r.scratch = make([]byte, fileSizeInline)
-	}
-	n, err := readFull(fd, r.scratch[:max(size, 1)], 0)
-	if size == 0 {
+	buf := format.AllocPayload(max(size, 1))
+	n, err := readFull(fd, buf, 0)
+	if size == 0 || n == 0 {
+		format.FreePayload(buf)
 		return n, err
 	}
 	splitter.Reset()
-	for rest := r.scratch[:n]; len(rest) > 0; {
-		cut := splitter.Cut(rest, true)
-		it.pieces = append(it.pieces, r.piece(rest[:cut], false))
-		rest = rest[cut:]
+	for start := 0; start < n; {
+		end := start + splitter.Cut(buf[start:n], true)
+		if start == 0 && end == n {
+			// Most files are one chunk, which then need not be copied.
+			it.pieces = append(it.pieces, r.piece(buf[:n], true))
+			return n, err
+		}
+		it.pieces = append(it.pieces, r.piece(buf[start:end], false))
+		start = end
 	}
+	format.FreePayload(buf)
 	return n, err
 }
 

@@ -21,7 +21,7 @@ const (
 	// finds it in the processor's cache.
 	readSize = 256 << 10
 	// streamWindow bounds the content of one stream that is held in memory.
-	streamWindow = 16 << 20
+	streamWindow = 8 << 20
 )
 
 var errChanged = errors.New("the file changed while it was read")

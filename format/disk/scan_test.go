@@ -96,6 +96,42 @@ func supportsFlags(t *testTree) bool {
 	return err == nil && bits&0x40 != 0 && os.Geteuid() == 0
 }
 
+// TestMeasure compares what Measure says with what a scan counts in the end.
+func TestMeasure(t *testing.T) {
+	tree := newTestTree(t)
+	tree.tricky()
+	o := ScanOptions{Roots: []string{tree.root, tree.path("x/user")}, ExcludeIfPresent: []string{"fifo1"}}
+	estimate, err := Measure(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.ChunkerFor, o.Snapshot.Estimate = testChunkerFor, &estimate
+	for _, base := range []model{nil, scan(t, nil, o).model} {
+		var last format.Progress
+		o.OnProgress = func(p format.Progress) {
+			if p.Bytes < last.Bytes || p.Entries < last.Entries {
+				t.Errorf("%+v comes after %+v", p, last)
+			}
+			last = p
+		}
+		got := scan(t, base, o)
+		if last.Entries != estimate.Entries || last.Bytes != estimate.Bytes || last.BytesTotal != last.Bytes || last.EntriesTotal != last.Entries {
+			t.Errorf("measured %+v, in the end it was %+v", estimate, last)
+		}
+		if got.stats.Entries != estimate.Entries {
+			t.Errorf("measured %+v, counted %+v", estimate, got.stats)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Measure(ctx, o); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled measurement ended with %v", err)
+	}
+	if _, err := Measure(t.Context(), ScanOptions{Roots: []string{tree.path("none")}}); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("of no root: %v", err)
+	}
+}
+
 func TestScanHardLinks(t *testing.T) {
 	tree := newTestTree(t)
 	outside := newTestTree(t)

@@ -306,12 +306,9 @@ func (l *listing) describeClosed(w *walk, p *walker) {
 	l.xattrs, l.xattrE = p.xattrsAt(parent, l.dir.name)
 }
 
-// list returns the names in an open directory, as they come. Its position is
-// moved to the beginning, since the descriptor may have been listed before.
+// list returns the names in a directory as they come. The descriptor must be
+// newly opened: it has a position, which is the end afterwards.
 func (p *walker) list(fd int) ([]dirName, error) {
-	if _, err := unix.Seek(fd, 0, 0); err != nil {
-		return nil, err
-	}
 	var blob strings.Builder
 	type place struct {
 		from, to int
@@ -451,7 +448,7 @@ func (b *batch) stat(fd int, n *node, p *walker) error {
 func (w *walk) enter(l *listing, n *node) bool {
 	roots := l.roots.child(n.name)
 	away := w.options.OneFileSystem && !l.only && n.status.dev != l.device && (roots == nil || !roots.isRoot)
-	if !n.status.isDir() {
+	if !n.status.isDir() || len(n.path) > format.PathSizeMax {
 		return !away
 	}
 	n.sub = &listing{

@@ -1,0 +1,640 @@
+//go:build linux
+
+package disk
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"path"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bk-backup/bk/format"
+)
+
+// history is what a restore remembers about the paths that it has placed, so
+// that a later record for the same path, in an unsorted snapshot or in the next
+// one, changes what the stream put there and nothing else.
+//
+// Every path gets a number when it is placed. Versions of files that a later
+// record replaces, but whose bytes may still be referred to, go into a
+// directory of their own in the target, under that number, until the end.
+type history struct {
+	seeds       [2]maphash.Seed
+	any         bool // a snapshot was begun
+	targetEmpty bool // there was nothing in the target at the start
+	base        bool // this snapshot is a difference to what the target held before
+	revisits    bool // paths of this snapshot may have been placed before
+	copies      bool // the stream takes bytes from earlier versions
+	first       uint64
+	placed      *table // path -> place
+	old         *table // path -> number of the parent's version, of this snapshot
+	groups      *table // hard-link groups of this snapshot
+	aside       int    // directory for earlier versions; -1 while there is none
+	asideName   string
+
+	mu       sync.Mutex // guards what workers use, too
+	log      pathLog
+	unplaced *table // numbers of what did not get to its place
+	leaders  map[uint64]struct{}
+}
+
+// place is what was put at a path.
+type place struct {
+	number  uint64 // when
+	content uint64 // the number by which its bytes are known; older if they were left
+	flags   uint64
+}
+
+const (
+	placeDir      = 1 << iota // a directory
+	placeExplicit             // that has an entry
+	placeChunks               // a file with chunks that may be referred to
+	placeFlagBits = 8
+)
+
+func (p place) value() tableValue { return tableValue{p.number, p.content<<placeFlagBits | p.flags} }
+
+func placeOf(v tableValue) place {
+	return place{v.a, v.b >> placeFlagBits, v.b & (1<<placeFlagBits - 1)}
+}
+
+func (p place) isDir() bool { return p.flags&placeDir != 0 }
+
+func (h *history) init(r *Restore) {
+	t := func() *table { return newTable(r.opts.MemoryChunks, r.scratch) }
+	h.seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
+	h.placed, h.old, h.groups, h.unplaced = t(), t(), t(), t()
+	h.log.create = r.scratch
+	h.aside = -1
+	h.leaders = make(map[uint64]struct{})
+}
+
+func (h *history) key(s string) tableKey {
+	var k tableKey
+	binary.LittleEndian.PutUint64(k[:8], maphash.String(h.seeds[0], s))
+	binary.LittleEndian.PutUint64(k[8:], maphash.String(h.seeds[1], s))
+	return k
+}
+
+// begin prepares for a snapshot.
+func (h *history) begin(r *Restore) error {
+	s := &r.snapshot
+	h.base = !h.any && !s.parent.IsZero()
+	h.revisits = h.any || h.base || s.unsorted
+	h.copies = r.features[format.FeatureCopy]
+	h.any = true
+	h.first = h.log.size()
+	if err := h.old.reset(); err != nil {
+		return err
+	}
+	return h.groups.reset()
+}
+
+// number gives a path its number.
+func (h *history) number(p string) (uint64, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.log.append(p)
+}
+
+// at returns what this restore put at a path, if it is there.
+func (h *history) at(p string) (place, bool, error) {
+	v, ok, err := h.placed.get(h.key(p))
+	return placeOf(v), ok, err
+}
+
+// ours reports whether what at returned is really in its place. Nothing is
+// being written when it is asked.
+func (h *history) ours(pl place) (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, gone, err := h.unplaced.get(numberKey(pl.content))
+	return !gone, err
+}
+
+func numberKey(n uint64) tableKey {
+	var k tableKey
+	binary.BigEndian.PutUint64(k[:], n)
+	return k
+}
+
+// unplace notes that the object with this number did not get to its place: what
+// is there belongs to somebody else.
+func (h *history) unplace(r *Restore, n uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.unplaced.put(numberKey(n), tableValue{}); err != nil {
+		r.cancel(err)
+	}
+}
+
+// explicit notes that a directory has an entry.
+func (h *history) explicit(p string) error {
+	pl, ok, err := h.at(p)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		if pl.number, err = h.number(p); err != nil {
+			return err
+		}
+		pl.content = pl.number
+	}
+	pl.flags |= placeDir | placeExplicit
+	return h.placed.put(h.key(p), pl.value())
+}
+
+// admitDir notes that a directory is part of the listing, and refuses one that
+// is only implied where the listing has something else.
+func (r *Restore) admitDir(p string, explicit bool, d *outDir) error {
+	h := &r.history
+	flags := uint64(placeDir)
+	if explicit {
+		flags |= placeExplicit
+	}
+	if h.revisits {
+		pl, ok, err := h.at(p)
+		if err != nil {
+			return err
+		}
+		mine := false
+		if ok {
+			// A file of the same path may still be on its way, and so may the
+			// metadata of the directory, which was left before.
+			if pl.number >= h.first && (!pl.isDir() || r.lingering.Load() > 0) {
+				if err := r.drain(); err != nil {
+					return err
+				}
+			}
+			if mine, err = h.ours(pl); err != nil {
+				return err
+			}
+		}
+		switch {
+		case mine && pl.isDir():
+			d.placed = true
+			flags |= pl.flags
+		case ok && !pl.isDir() && !explicit:
+			return treeError(r.snapshot.last, p)
+		case mine:
+			if err := r.retire(d.parent, d.name, p, pl); err != nil {
+				return err
+			}
+		case !ok && h.base:
+			d.placed = true
+		}
+	}
+	n, err := h.number(p)
+	if err != nil {
+		return err
+	}
+	d.number = n
+	return h.placed.put(h.key(p), place{n, n, flags}.value())
+}
+
+// admit notes that a file or another object that is not a directory is part of
+// the listing, makes way for it where this restore put something there before,
+// and returns its number. f is nil for what has no content.
+func (h *history) admit(r *Restore, d *outDir, p string, f *outFile) (uint64, error) {
+	var was place
+	kept := false
+	if h.revisits {
+		pl, ok, err := h.at(p)
+		if err != nil {
+			return 0, err
+		}
+		if ok && pl.number >= h.first {
+			if err := r.drain(); err != nil {
+				return 0, err
+			}
+		}
+		mine := ok
+		if ok {
+			if mine, err = h.ours(pl); err != nil {
+				return 0, err
+			}
+		}
+		if !ok && h.base {
+			if pl, err = h.baseVersion(p); err != nil {
+				return 0, err
+			}
+			mine = true
+		}
+		if mine {
+			// A whole listing after another one repeats what did not change.
+			kept = f != nil && !pl.isDir() && r.snapshot.parent.IsZero() && pl.number < h.first && r.looksRight(f)
+			if !kept {
+				if err := r.retire(d, path.Base(p), p, pl); err != nil {
+					return 0, err
+				}
+			}
+			was = pl
+		}
+	}
+	n, err := h.number(p)
+	if err != nil {
+		return 0, err
+	}
+	pl := place{n, n, 0}
+	if kept {
+		pl.content, pl.flags = was.content, was.flags
+	}
+	return pl.content, h.placed.put(h.key(p), pl.value())
+}
+
+// looksRight reports whether a file may be left according to what its entry says.
+func (r *Restore) looksRight(f *outFile) bool {
+	if r.opts.Overwrite != OverwriteIfChanged || r.opts.DryRun || f.dir.fd < 0 || !f.hasSize || f.meta.has&format.HasMtime == 0 {
+		return false
+	}
+	var st unix.Stat_t
+	err := unix.Fstatat(f.dir.fd, f.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && uint64(st.Size) == f.size && timeOf(st.Mtim) == f.meta.mtime
+}
+
+// baseVersion gives a number to what the target held at a path before the
+// restore, in a stream that is a difference to it.
+func (h *history) baseVersion(p string) (place, error) {
+	v, ok, err := h.old.get(h.key(p))
+	if err != nil || ok {
+		return place{v.a, v.a, 0}, err
+	}
+	n, err := h.number(p)
+	return place{n, n, 0}, err
+}
+
+// closeFile notes what became known about a file with its content.
+func (h *history) closeFile(r *Restore, f *outFile) error {
+	if r.content.chunks {
+		pl, ok, err := h.at(f.path)
+		if err != nil {
+			return err
+		}
+		if ok {
+			pl.flags |= placeChunks
+			if err := h.placed.put(h.key(f.path), pl.value()); err != nil {
+				return err
+			}
+		}
+	}
+	if f.inGroup {
+		return h.chooseLeader(r, f)
+	}
+	return nil
+}
+
+// version returns the number of the parent's version of a file.
+func (h *history) version(p string) (number uint64, known bool, err error) {
+	key := h.key(p)
+	if v, ok, err := h.old.get(key); ok || err != nil {
+		return v.a, ok, err
+	}
+	pl, ok, err := h.at(p)
+	if err != nil {
+		return 0, false, err
+	}
+	if !ok && h.base {
+		if pl, err = h.baseVersion(p); err != nil {
+			return 0, false, err
+		}
+		return pl.number, true, h.old.put(key, tableValue{pl.number, 0})
+	}
+	if !ok || pl.isDir() || pl.number >= h.first {
+		e := format.Errorf(format.ClassReference, "a copy from %q, which is not a file of the parent", p)
+		return 0, false, e
+	}
+	mine, err := h.ours(pl)
+	return pl.content, mine, err
+}
+
+// open opens the file with the given number for reading: where it was placed, or
+// where it was moved when something else took its place.
+func (h *history) open(r *Restore, number uint64) (int, error) {
+	name := strconv.FormatUint(number, 10)
+	if aside := h.asideFD(); aside >= 0 {
+		if fd, err := openFileBelow(aside, name); err == nil {
+			return fd, nil
+		}
+	}
+	h.mu.Lock()
+	p, err := h.log.path(number)
+	h.mu.Unlock()
+	if err != nil {
+		return -1, err
+	}
+	fd, err := openFileBelow(r.stack0(), p)
+	// It may have been moved aside between the two; then what has its place
+	// now is something else.
+	if aside := h.asideFD(); aside >= 0 {
+		if moved, err := openFileBelow(aside, name); err == nil {
+			if fd >= 0 {
+				unix.Close(fd)
+			}
+			return moved, nil
+		}
+	}
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", r.show(p), err)
+	}
+	return fd, nil
+}
+
+func (h *history) asideFD() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.aside
+}
+
+// makeAside makes the directory for earlier versions.
+func (h *history) makeAside(r *Restore) error {
+	if h.aside >= 0 {
+		return nil
+	}
+	name := r.tempName()
+	root := r.stack0()
+	if err := unix.Mkdirat(root, name, 0o700); err != nil {
+		return fmt.Errorf("make a directory for earlier versions in %s: %w", r.target, err)
+	}
+	fd, err := unix.Openat(root, name, dirOpenFlags, 0)
+	if err != nil {
+		return fmt.Errorf("open the directory for earlier versions in %s: %w", r.target, err)
+	}
+	h.mu.Lock()
+	h.aside, h.asideName = fd, name
+	h.mu.Unlock()
+	return nil
+}
+
+// retire takes away what an earlier record put at a path.
+func (r *Restore) retire(d *outDir, name, p string, pl place) error {
+	if r.opts.DryRun || d.fd < 0 {
+		return nil
+	}
+	if pl.isDir() {
+		_, err := r.newRetirer(nil).remove(d.fd, name, p)
+		return err
+	}
+	_, err := r.retireFile(d.fd, name, p, pl)
+	return err
+}
+
+// retireFile moves a file aside if its bytes may still be referred to; otherwise
+// it unlinks it, which is what gone says.
+func (r *Restore) retireFile(dirfd int, name, p string, pl place) (gone bool, err error) {
+	h := &r.history
+	if pl.flags&placeChunks == 0 && !h.copies {
+		return true, r.unlink(dirfd, name, true)
+	}
+	if err := h.makeAside(r); err != nil {
+		return false, err
+	}
+	to := strconv.FormatUint(pl.content, 10)
+	err = unix.Renameat(dirfd, name, h.aside, to)
+	if errors.Is(err, unix.EPERM) {
+		soften(dirfd, name)
+		err = unix.Renameat(dirfd, name, h.aside, to)
+	}
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return true, nil
+	case errors.Is(err, unix.EXDEV):
+		if err := copyAside(dirfd, name, h.aside, to); err != nil {
+			return false, fmt.Errorf("keep the earlier version of %s: %w", r.show(p), err)
+		}
+		if err := r.unlink(dirfd, name, true); err != nil {
+			return false, err
+		}
+	case err != nil:
+		return false, fmt.Errorf("keep the earlier version of %s: %w", r.show(p), err)
+	}
+	if h.copies {
+		return true, h.old.put(h.key(p), tableValue{pl.content, 0})
+	}
+	return true, nil
+}
+
+// copyAside copies a regular file to another file system.
+func copyAside(dirfd int, name string, aside int, to string) error {
+	in, err := openFileBelow(dirfd, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(in)
+	out, err := unix.Openat(aside, to, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(out)
+	buf := format.AllocPayload(256 << 10)
+	defer format.FreePayload(buf)
+	for off := uint64(0); ; {
+		n, err := unix.Pread(in, buf, int64(off))
+		if err != nil || n == 0 {
+			return err
+		}
+		if err := pwriteFull(out, buf[:n], off); err != nil {
+			return err
+		}
+		off += uint64(n)
+	}
+}
+
+// unlink removes something that is not a directory. What this restore made may
+// have flags that forbid it.
+func (r *Restore) unlink(dirfd int, name string, mine bool) error {
+	err := unix.Unlinkat(dirfd, name, 0)
+	if mine && errors.Is(err, unix.EPERM) {
+		soften(dirfd, name)
+		err = unix.Unlinkat(dirfd, name, 0)
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// newRetirer returns a clearer that removes what this restore has placed, and
+// leaves what is not its own. removed is told about each object.
+func (r *Restore) newRetirer(removed func(path string)) *clearer {
+	h := &r.history
+	return &clearer{soft: true, removed: removed, visit: func(dirfd int, name, p string, st *unix.Stat_t) (keep, gone bool, err error) {
+		pl, ok, err := h.at(p)
+		if err != nil {
+			return false, false, err
+		}
+		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+		if ok {
+			if ok, err = h.ours(pl); err != nil {
+				return false, false, err
+			}
+			if err := h.placed.remove(h.key(p)); err != nil {
+				return false, false, err
+			}
+		} else if h.base {
+			ok = true
+			if pl, err = h.baseVersion(p); err != nil {
+				return false, false, err
+			}
+		}
+		if !ok {
+			return true, false, nil
+		}
+		if isDir {
+			return false, false, nil
+		}
+		gone, err = r.retireFile(dirfd, name, p, pl)
+		return false, gone, err
+	}, failed: func(p string, err error) { r.report.problem(LossUnwritable, p, err) }}
+}
+
+// remove takes a path out of the target, if a record put it there.
+func (h *history) remove(r *Restore, p string) error {
+	if p == "" {
+		return h.removeAll(r)
+	}
+	pl, ok, err := h.at(p)
+	if err != nil || !ok && !h.base {
+		return err
+	}
+	if r.snapshot.unsorted || ok && pl.number >= h.first {
+		if err := r.drain(); err != nil {
+			return err
+		}
+	}
+	if r.opts.DryRun {
+		r.report.item(Item{Path: p, Action: ActionRemoved})
+		return h.placed.remove(h.key(p))
+	}
+	parent := format.ParentPath(p)
+	if !ok {
+		fd, err := openBelow(r.stack0(), parent, unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			return nil // it is not there: nothing to remove
+		}
+		unix.Close(fd)
+	}
+	d, err := r.enter(parent)
+	if err != nil || d.fd < 0 {
+		return err
+	}
+	_, err = r.newRetirer(r.removed).remove(d.fd, path.Base(p), p)
+	if err != nil {
+		return fmt.Errorf("restore: remove: %w", err)
+	}
+	return h.placed.remove(h.key(p))
+}
+
+func (r *Restore) removed(p string) { r.report.item(Item{Path: p, Action: ActionRemoved}) }
+
+// removeAll takes everything that records have placed out of the target.
+func (h *history) removeAll(r *Restore) error {
+	if err := r.drain(); err != nil || r.opts.DryRun {
+		return err
+	}
+	if _, err := r.enter(""); err != nil {
+		return err
+	}
+	names, err := readNames(r.stack0(), -1)
+	if err != nil {
+		return fmt.Errorf("restore: list the target %s: %w", r.target, err)
+	}
+	c := r.newRetirer(r.removed)
+	for _, name := range names {
+		if name == h.asideName {
+			continue
+		}
+		if _, err := c.remove(r.stack0(), name, name); err != nil {
+			return fmt.Errorf("restore: remove: %w", err)
+		}
+	}
+	return nil
+}
+
+// settle removes what earlier snapshots have placed and this one, which is a
+// whole listing, does not have.
+func (h *history) settle(r *Restore) error {
+	if r.snapshot.index == 0 || !r.snapshot.parent.IsZero() || r.opts.DryRun {
+		return nil
+	}
+	// Backwards, so that what is in a directory comes before the directory.
+	for n := h.first; n > 0; {
+		h.mu.Lock()
+		prev, p, err := h.log.before(n)
+		h.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		n = prev
+		pl, ok, err := h.at(p)
+		if err != nil {
+			return err
+		}
+		if !ok || pl.number != n || p == "" {
+			continue
+		}
+		if err := r.inDir(format.ParentPath(p), func(fd int) error {
+			_, err := r.newRetirer(r.removed).remove(fd, path.Base(p), p)
+			return err
+		}); err != nil {
+			return fmt.Errorf("restore: remove what an earlier snapshot had: %w", err)
+		}
+		if err := h.placed.remove(h.key(p)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inDir calls fn with an open directory of the target, which afterwards has the
+// mode and times that it had before.
+func (r *Restore) inDir(p string, fn func(fd int) error) error {
+	if p == "" {
+		return fn(r.stack0())
+	}
+	fd, err := openBelow(r.stack0(), p, unix.O_RDONLY|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open %s: %w", r.show(p), err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("take status of %s: %w", r.show(p), err)
+	}
+	opened := st.Mode&0o300 != 0o300 && unix.Fchmod(fd, st.Mode&07777|0o700) == nil
+	softenFD(fd)
+	err = fn(fd)
+	if opened {
+		_ = unix.Fchmod(fd, st.Mode&07777)
+	}
+	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, st.Mtim}
+	_ = futimens(fd, &ts)
+	return err
+}
+
+// close removes the earlier versions.
+func (h *history) close(r *Restore) error {
+	var errs []error
+	if h.aside >= 0 {
+		unix.Close(h.aside)
+		c := clearer{soft: true, visit: func(int, string, string, *unix.Stat_t) (bool, bool, error) { return false, false, nil }}
+		if _, err := c.remove(r.stack0(), h.asideName, h.asideName); err != nil {
+			errs = append(errs, fmt.Errorf("restore: remove earlier versions: %w", err))
+		}
+		h.aside = -1
+	}
+	for _, t := range []*table{h.placed, h.old, h.groups, h.unplaced} {
+		errs = append(errs, t.close())
+	}
+	return errors.Join(append(errs, h.log.close())...)
+}
+
+// stack0 is the descriptor of the target, which stays open to the end.
+func (r *Restore) stack0() int { return r.stack[0].fd }
