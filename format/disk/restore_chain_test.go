@@ -110,6 +110,10 @@ func TestRestoreOntoBase(t *testing.T) {
 		file("d/b", []run{copied(0, 3, "d/a")}).
 		remove("e").remove("g/h").
 		commit().end())
+	_, err := restore(t, dir, RestoreOptions{Base: testID("2"), Delete: true}, newScript(format.FeatureBase).snapshot("3", "2"))
+	if err == nil {
+		t.Error("delete was allowed where the whole listing is not known")
+	}
 	want := map[string]string{"d": "dir 0755", "d/a": `file 0644 "bbaa"`, "d/b": `file 0644 "aaa"`}
 	if diff := cmp.Diff(want, tree(t, dir)); diff != "" {
 		t.Error(diff)
@@ -206,8 +210,8 @@ func TestRestoreRandomChains(t *testing.T) {
 	}
 }
 
-// model is a listing in memory; directories have no content.
-type model struct {
+// chainModel is a listing in memory; directories have no content.
+type chainModel struct {
 	rng   *rand.Rand
 	now   map[string]*string
 	times map[string]int64
@@ -215,12 +219,12 @@ type model struct {
 	clock int64
 }
 
-func newModel(rng *rand.Rand) *model {
-	return &model{rng: rng, now: make(map[string]*string), times: make(map[string]int64), clock: 1e9}
+func newModel(rng *rand.Rand) *chainModel {
+	return &chainModel{rng: rng, now: make(map[string]*string), times: make(map[string]int64), clock: 1e9}
 }
 
 // snapshot changes the model at random, and writes the difference.
-func (m *model) snapshot(s *script, name, parent string) {
+func (m *chainModel) snapshot(s *script, name, parent string) {
 	before := maps.Clone(m.now)
 	changed := make(map[string]bool)
 	for range 1 + m.rng.IntN(8) {
@@ -270,14 +274,14 @@ func (m *model) snapshot(s *script, name, parent string) {
 	s.commit()
 }
 
-func (m *model) asSent(content string) []run {
+func (m *chainModel) asSent(content string) []run {
 	if content == "" {
 		return nil
 	}
 	return []run{chunk(content)}
 }
 
-func (m *model) drop(p string) {
+func (m *chainModel) drop(p string) {
 	for q := range m.now {
 		if q == p || format.IsBelow(q, p) {
 			delete(m.now, q)
@@ -285,7 +289,7 @@ func (m *model) drop(p string) {
 	}
 }
 
-func (m *model) path() string {
+func (m *chainModel) path() string {
 	parts := make([]string, 1+m.rng.IntN(3))
 	for i := range parts {
 		parts[i] = string(rune('a' + m.rng.IntN(3)))
@@ -294,7 +298,7 @@ func (m *model) path() string {
 }
 
 // file writes a file of random runs.
-func (m *model) file(s *script, p string, parent bool, before map[string]*string) {
+func (m *chainModel) file(s *script, p string, parent bool, before map[string]*string) {
 	var runs []run
 	var content strings.Builder
 	for range m.rng.IntN(4) {
@@ -340,7 +344,7 @@ func (m *model) file(s *script, p string, parent bool, before map[string]*string
 }
 
 // somePath picks a file that is not empty.
-func (m *model) somePath(files map[string]*string) string {
+func (m *chainModel) somePath(files map[string]*string) string {
 	var paths []string
 	for p, c := range files {
 		if c != nil && *c != "" {

@@ -60,7 +60,7 @@ func (r *Restore) dryDir(d *outDir, entry *metadata) error {
 
 // dryFile reports what would be done about the current file.
 func (r *Restore) dryFile(f *outFile) {
-	if f.state == fileOutside {
+	if f.outside {
 		return
 	}
 	defer r.release(f.dir)

@@ -40,7 +40,7 @@ func (r *Restore) fileEntry(p string, e *format.Entry, m *metadata) error {
 // referred to by one that is.
 func (r *Restore) outsideEntry(e *format.Entry) {
 	r.content = content{}
-	r.startFile(&outFile{path: e.Path, state: fileOutside, fd: -1})
+	r.startFile(&outFile{path: e.Path, outside: true, fd: -1})
 }
 
 func (r *Restore) startFile(f *outFile) {
@@ -54,7 +54,7 @@ func (r *Restore) startFile(f *outFile) {
 // openPiece begins a piece of the current file in the current load.
 func (r *Restore) openPiece() {
 	l := r.load
-	l.pieces = append(l.pieces, piece{file: r.current, from: len(l.items), to: -1, whole: r.content.pieces == 0})
+	l.pieces = append(l.pieces, loadPiece{file: r.current, from: len(l.items), to: -1, whole: r.content.pieces == 0})
 }
 
 // content is what the caller's goroutine knows about the current file.
@@ -68,7 +68,7 @@ type content struct {
 }
 
 // add appends a run to the current file's content.
-func (r *Restore) add(it item) error {
+func (r *Restore) add(it loadItem) error {
 	c := &r.content
 	it.offset = c.offset
 	if it.size > format.FileSizeMax-c.offset {
@@ -81,6 +81,9 @@ func (r *Restore) add(it item) error {
 	l := r.load
 	l.items = append(l.items, it)
 	l.payload += len(it.payload)
+	if l.weight += len(it.payload); it.codec == format.CodecZstd {
+		l.weight += int(it.size)
+	}
 	if it.kind == itemRef {
 		l.wanted += it.size
 	}
@@ -113,7 +116,7 @@ func (r *Restore) splitPiece() {
 	r.current.pending.Add(1)
 }
 
-func (r *Restore) lastPiece() *piece { return &r.load.pieces[len(r.load.pieces)-1] }
+func (r *Restore) lastPiece() *loadPiece { return &r.load.pieces[len(r.load.pieces)-1] }
 
 // finishPiece closes the last piece of the current file.
 func (r *Restore) finishPiece() {
@@ -134,13 +137,13 @@ func (r *Restore) data(d *format.Data) error {
 		return format.Errorf(format.ClassLimit, "a chunk of %d bytes", d.Size)
 	}
 	f := r.current
-	it := item{kind: itemData, codec: d.Codec, once: d.Once || r.chunks.never, checked: d.Checked, size: uint64(d.Size), id: d.ID}
+	it := loadItem{kind: itemData, codec: d.Codec, once: d.Once || r.chunks.never, checked: d.Checked, size: uint64(d.Size), id: d.ID}
 	if !it.once {
 		r.chunks.seen.Store(true)
 		r.content.chunks = true
 	}
 	r.mix(it)
-	if !r.opts.DryRun && (f.state != fileOutside || !it.once) {
+	if !r.opts.DryRun && (!f.outside || !it.once) {
 		it.payload = d.Take()
 	}
 	return r.add(it)
@@ -151,7 +154,7 @@ func (r *Restore) refs(rec *format.Refs) error {
 		if c.Size == 0 || c.Size > format.ChunkSizeMax {
 			return format.Errorf(format.ClassLimit, "a chunk of %d bytes", c.Size)
 		}
-		it := item{kind: itemRef, size: uint64(c.Size), id: c.ID}
+		it := loadItem{kind: itemRef, size: uint64(c.Size), id: c.ID}
 		r.mix(it)
 		if err := r.add(it); err != nil {
 			return err
@@ -161,21 +164,21 @@ func (r *Restore) refs(rec *format.Refs) error {
 }
 
 func (r *Restore) hole(rec *format.Hole) error {
-	it := item{kind: itemHole, size: rec.Size}
+	it := loadItem{kind: itemHole, size: rec.Size}
 	r.mix(it)
 	return r.add(it)
 }
 
 func (r *Restore) copyRange(rec *format.CopyRange) error {
-	it := item{kind: itemCopy, size: rec.Size}
+	it := loadItem{kind: itemCopy, size: rec.Size}
 	it.from.offset = rec.Offset
-	if r.current.state != fileOutside {
+	if !r.current.outside {
 		from := r.current.path
 		if rec.HasFrom {
 			p, inside := r.inTarget(rec.From, false)
 			if !inside {
 				r.current.fail(fmt.Errorf("a part of it is a copy from %q, which is not restored", rec.From))
-				return r.add(item{kind: itemHole, size: rec.Size})
+				return r.add(loadItem{kind: itemHole, size: rec.Size})
 			}
 			from = p
 		}
@@ -185,7 +188,7 @@ func (r *Restore) copyRange(rec *format.CopyRange) error {
 		}
 		if !known {
 			r.current.fail(fmt.Errorf("a part of it is a copy from %q, whose earlier version was not restored", from))
-			return r.add(item{kind: itemHole, size: rec.Size})
+			return r.add(loadItem{kind: itemHole, size: rec.Size})
 		}
 		it.from.number = number
 		r.content.copied = true
@@ -195,7 +198,7 @@ func (r *Restore) copyRange(rec *format.CopyRange) error {
 }
 
 // mix adds a run to the hash by which members of a hard-link group are compared.
-func (r *Restore) mix(it item) {
+func (r *Restore) mix(it loadItem) {
 	if !r.content.hashed {
 		return
 	}
@@ -253,7 +256,7 @@ func (r *Restore) eof(e *format.EOF) error {
 		f.sum = &sum
 	}
 	f.mu.Unlock()
-	if f.state != fileOutside {
+	if !f.outside {
 		if err := r.history.closeFile(r, f); err != nil {
 			return err
 		}

@@ -51,7 +51,7 @@ func TestRestoreDiskFull(t *testing.T) {
 // of it: whatever the first run left, the second one ends right.
 func TestRestoreResume(t *testing.T) {
 	s := newScript().snapshot("a", "").
-		dir("d", 0o555).file("d/1", text("one"), group("g")).file("d/2", []run{ref("one")}, group("g")).
+		dir("d", 0o555).file("d/1", text("one"), hardlink("g")).file("d/2", []run{ref("one")}, hardlink("g")).
 		file("d/3", []run{chunk("33"), hole(4), chunk("3")}).symlink("d/4", "3").object("d/5", format.TypeFifo, 0o600).
 		dir("e", 0o700).file("e/1", []run{ref("33"), once("x")}).
 		commit().end()
@@ -277,7 +277,7 @@ func contentScript(c *chunkStore) (*script, map[string]string) {
 		want[name] = b.String()
 		option := func(*format.Entry) {}
 		if i%10 == 3 || i%10 == 4 {
-			option = group(fmt.Sprint(i / 10))
+			option = hardlink(fmt.Sprint(i / 10))
 		}
 		s.file(name, runs, option)
 	}

@@ -25,7 +25,7 @@ const (
 	fileRepair                   // the file that is there is compared, and corrected where it differs
 	fileKept                     // the file that is there looks right
 	fileSkipped                  // the overwrite mode or its directory forbids it
-	fileOutside                  // it does not lie inside the prefix
+	fileLinked                   // it was made a hard link, which is all
 )
 
 // outFile is a file that is being restored. Its content may come in several
@@ -38,6 +38,7 @@ type outFile struct {
 	meta   *metadata
 	number uint64 // in the history
 
+	outside bool // it does not lie inside the prefix: only its chunks are of use
 	inGroup bool // it is a member of a hard-link group
 	group   tableKey
 	member  bool // not the first one
@@ -45,6 +46,7 @@ type outFile struct {
 
 	pending atomic.Int32 // pieces to come, and chunks that are being fetched
 	wrote   atomic.Uint64
+	told    atomic.Uint64 // bytes that were reported as progress
 	reach   atomic.Uint64 // end of the last byte written
 
 	mu       sync.Mutex
@@ -97,7 +99,7 @@ func (f *outFile) hasFD() bool {
 func (r *Restore) decide(f *outFile) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.state != fileNew || f.err != nil {
+	if f.outside || f.state != fileNew || f.err != nil {
 		return
 	}
 	if dead := f.dir.dead; dead != nil {
@@ -249,6 +251,10 @@ func (r *Restore) stopFor(f *outFile, err error) {
 	}
 }
 
+// progressFileStep is after how many bytes of one file it is reported that they
+// were written, before the file is done.
+const progressFileStep = 8 << 20
+
 // store puts plain bytes into the file at an offset.
 func (r *Restore) store(f *outFile, plain []byte, offset uint64) {
 	f.mu.Lock()
@@ -270,7 +276,10 @@ func (r *Restore) store(f *outFile, plain []byte, offset uint64) {
 		r.stopFor(f, err)
 		return
 	}
-	f.wrote.Add(uint64(len(plain)))
+	wrote := f.wrote.Add(uint64(len(plain)))
+	if told := f.told.Load(); wrote-told >= progressFileStep && f.told.CompareAndSwap(told, wrote) {
+		r.report.advance(f.path, wrote-told)
+	}
 	end := offset + uint64(len(plain))
 	for {
 		reach := f.reach.Load()
@@ -309,7 +318,7 @@ func (r *Restore) unpend(f *outFile) {
 // finishFile completes a file all of whose content was written: its length, its
 // metadata, its name.
 func (r *Restore) finishFile(f *outFile) {
-	if f.state == fileOutside {
+	if f.outside || f.state == fileLinked {
 		return
 	}
 	defer r.release(f.dir)
@@ -347,8 +356,7 @@ func (r *Restore) finishFile(f *outFile) {
 }
 
 func (r *Restore) count(f *outFile, action Action) {
-	r.report.wrote(f.wrote.Load())
-	r.report.item(Item{Path: f.path, Type: format.TypeFile, Action: action, Size: f.size})
+	r.report.file(Item{Path: f.path, Type: format.TypeFile, Action: action, Size: f.size}, f.wrote.Load(), f.told.Load())
 }
 
 // lose reports a file that is not as it should be.

@@ -155,7 +155,7 @@ func TestRestoreSwapRace(t *testing.T) {
 		s := newScript(format.FeatureCopy).snapshot("1", "", roots("a"))
 		s.dir("a", 0o700).dir("a/sub", 0o711)
 		for i := range 10 {
-			s.file(fmt.Sprintf("a/sub/%d", i), text(fmt.Sprint(i)), group(fmt.Sprint(i/2)))
+			s.file(fmt.Sprintf("a/sub/%d", i), text(fmt.Sprint(i)), hardlink(fmt.Sprint(i/2)))
 		}
 		s.file("a/sub/victim", []run{ref("3")}).symlink("a/sub/z", "z").commit().
 			snapshot("2", "1").file("a/sub/5", []run{copied(0, 1, "a/sub/4"), ref("1")}).remove("a/sub/victim").commit().end()
@@ -183,8 +183,8 @@ func TestRestoreDeepPaths(t *testing.T) {
 		}
 		p += "/d"
 	}
-	s.file(p, []run{ref("199")}, group("g")).commit().
-		snapshot("2", "1").remove(p).file(strings.TrimSuffix(p, "/d")+"/e", text("new"), group("g")).commit().end()
+	s.file(p, []run{ref("199")}, hardlink("g")).commit().
+		snapshot("2", "1").remove(p).file(strings.TrimSuffix(p, "/d")+"/e", text("new"), hardlink("g")).commit().end()
 	for range 2 {
 		mustRestore(t, dir, RestoreOptions{Delete: true}, s)
 	}
@@ -233,7 +233,7 @@ func removeDeep(t *testing.T, dir, name string) {
 func FuzzRestore(f *testing.F) {
 	for _, s := range []*script{
 		newScript().snapshot("a", "").dir("d", 0o755).file("d/f", []run{chunk("x"), hole(3), ref("x")}).symlink("d/s", "/").commit().end(),
-		newScript(format.FeatureCopy).snapshot("a", "").file("f", text("x"), group("g")).file("g", text("x"), group("g")).commit().
+		newScript(format.FeatureCopy).snapshot("a", "").file("f", text("x"), hardlink("g")).file("g", text("x"), hardlink("g")).commit().
 			snapshot("b", "a").file("f", []run{copied(0, 1, "g")}).remove("g").commit().end(),
 	} {
 		var out bytes.Buffer

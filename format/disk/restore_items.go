@@ -5,7 +5,6 @@ package disk
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +22,7 @@ func (f *outFile) isOpen() bool {
 
 // data writes a chunk that came with the stream, and notes where it is if it
 // may be referred to later.
-func (w *worker) data(f *outFile, it *item) {
+func (w *worker) data(f *outFile, it *loadItem) {
 	open := f.isOpen()
 	if !open && it.once {
 		return
@@ -33,6 +32,7 @@ func (w *worker) data(f *outFile, it *item) {
 		w.r.cancel(fmt.Errorf("restore %s: %w", w.r.show(f.path), err))
 		return
 	}
+	defer w.forget(plain)
 	if open {
 		w.r.store(f, plain, it.offset)
 	}
@@ -46,7 +46,7 @@ func (w *worker) data(f *outFile, it *item) {
 		err = w.r.chunks.keep(it.id, plain)
 	}
 	if err != nil {
-		w.r.cancel(err)
+		w.r.cancel(fmt.Errorf("restore %s: %w", w.r.show(f.path), err))
 	}
 }
 
@@ -62,7 +62,7 @@ func (w *worker) holds(f *outFile, plain []byte, offset uint64) bool {
 }
 
 // ref writes a chunk that came before, or leaves it to the content source.
-func (w *worker) ref(f *outFile, it *item) {
+func (w *worker) ref(f *outFile, it *loadItem) {
 	if !f.isOpen() {
 		return
 	}
@@ -117,7 +117,7 @@ func (w *worker) readBack(f *outFile, ref format.ChunkRef, v tableValue, offset 
 const copyBufferSize = 256 << 10
 
 // copy writes bytes of an earlier version.
-func (w *worker) copy(f *outFile, it *item) {
+func (w *worker) copy(f *outFile, it *loadItem) {
 	if !f.isOpen() {
 		return
 	}
@@ -163,7 +163,7 @@ func isZero(b []byte) bool {
 
 // hole needs nothing in a new file, which is cut to its length at the end. In
 // one that is compared, there may be something else in its place.
-func (w *worker) hole(f *outFile, it *item) {
+func (w *worker) hole(f *outFile, it *loadItem) {
 	f.mu.Lock()
 	repair := f.state == fileRepair && f.err == nil
 	f.mu.Unlock()
@@ -200,7 +200,7 @@ func (w *worker) hole(f *outFile, it *item) {
 
 // decode returns the plain bytes of a chunk, checked against its id, until the
 // next call. One that is not compressed is not copied.
-func (w *worker) decode(it *item) ([]byte, error) {
+func (w *worker) decode(it *loadItem) ([]byte, error) {
 	if it.codec == "" || it.codec == format.CodecNone {
 		if uint64(len(it.payload)) != it.size {
 			return nil, format.Errorf(format.ClassChunk, "chunk %s has %d bytes, not %d", it.id, len(it.payload), it.size)
@@ -210,12 +210,24 @@ func (w *worker) decode(it *item) ([]byte, error) {
 		}
 		return it.payload, nil
 	}
-	if cap(w.plain) < int(it.size) {
-		// A power of two, so that a few growing chunks do not each cost a buffer.
-		w.plain = make([]byte, 1<<bits.Len64(it.size-1))
-	}
 	w.chunk = format.Data{ID: it.id, Size: uint32(it.size), Codec: it.codec, Payload: it.payload, Checked: it.checked}
 	plain, err := format.DecodePayload(w.plain[:0], &w.chunk)
 	w.chunk.Payload = nil
 	return plain, err
+}
+
+// plainKeptMax is up to what size a worker keeps the buffer that it decodes to.
+const plainKeptMax = 4 << 20
+
+// forget takes the buffer back that decode may have allocated.
+func (w *worker) forget(plain []byte) {
+	switch {
+	case w.chunk.Codec != format.CodecZstd || cap(plain) == cap(w.plain):
+	case cap(plain) > plainKeptMax:
+		format.FreePayload(plain)
+	default:
+		format.FreePayload(w.plain)
+		w.plain = plain
+	}
+	w.chunk.Codec = ""
 }

@@ -181,7 +181,7 @@ func (r *Restore) linkTo(d *outDir, name, p string, number uint64, replace bool)
 
 // link makes a link of a file all of whose content is in the load, or writes it
 // if that cannot be.
-func (w *worker) link(p piece) {
+func (w *worker) link(p loadPiece) {
 	f, r := p.file, w.r
 	r.decide(f)
 	if f.err != nil || f.state == fileSkipped {
@@ -210,8 +210,8 @@ func (w *worker) link(p piece) {
 			}
 		}
 	}
-	r.report.item(Item{Path: f.path, Type: format.TypeFile, Action: action, Size: f.size})
-	f.state = fileOutside // nothing more is to be done
+	r.count(f, action)
+	f.state = fileLinked
 	r.unpend(f)
 	r.release(f.dir)
 }
@@ -232,6 +232,6 @@ func (r *Restore) linkInstead(f *outFile) bool {
 		return false
 	}
 	r.abandon(f)
-	r.report.item(Item{Path: f.path, Type: format.TypeFile, Action: action, Size: f.size})
+	r.count(f, action)
 	return true
 }

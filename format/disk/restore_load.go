@@ -15,15 +15,16 @@ import (
 // may wait for earlier ones, never for later ones.
 type load struct {
 	number   uint64
-	pieces   []piece
-	items    []item
+	pieces   []loadPiece
+	items    []loadItem
 	payload  int    // bytes of payloads that the load keeps
+	weight   int    // these, and those of the chunks that are decoded from them
 	wanted   uint64 // plain bytes that it refers to
 	multiple int    // pieces of several chunks that are not in the load itself
 }
 
 // piece is a run of the content of one file.
-type piece struct {
+type loadPiece struct {
 	file *outFile
 	from int // items[from:to] of the load
 	to   int
@@ -42,7 +43,7 @@ const (
 )
 
 // item is a run of a file's content.
-type item struct {
+type loadItem struct {
 	kind    itemKind
 	codec   format.Codec
 	once    bool // of data: nothing refers to the chunk later
@@ -60,9 +61,10 @@ type copyFrom struct {
 	offset uint64
 }
 
-// Limits of one load. Memory is bounded by the number of loads, which is that
-// of the workers and two, times loadPayloadMax and one chunk.
+// Limits of one load, and of the weight of all that are queued or worked on
+// together: one of any weight is always let through.
 const (
+	loadWeightMax   = 64 << 20
 	loadPayloadMax  = 2 << 20
 	loadWantedMax   = 16 << 20 // enough for a repository to read a whole pack at once
 	loadPiecesMax   = 512
@@ -84,13 +86,28 @@ type loadQueue struct {
 	mu      sync.Mutex
 	done    *sync.Cond
 	running []uint64 // numbers of loads that were queued and are not done
+	weight  int      // of these
 	next    uint64
 }
 
-func (q *loadQueue) finished(n uint64) {
+// begin gives a load its number, once there is room for its weight.
+func (q *loadQueue) begin(l *load) {
 	q.mu.Lock()
-	i := slices.Index(q.running, n)
+	defer q.mu.Unlock()
+	for len(q.running) > 0 && q.weight+l.weight > loadWeightMax {
+		q.done.Wait()
+	}
+	q.next++
+	l.number = q.next
+	q.weight += l.weight
+	q.running = append(q.running, l.number)
+}
+
+func (q *loadQueue) finished(l *load) {
+	q.mu.Lock()
+	i := slices.Index(q.running, l.number)
 	q.running = slices.Delete(q.running, i, i+1)
+	q.weight -= l.weight
 	q.mu.Unlock()
 	q.done.Broadcast()
 }
@@ -118,9 +135,8 @@ func (r *Restore) startWorkers() {
 			w := &worker{r: r, reader: chunkReader{r: r, fd: -1}}
 			for l := range r.loads.ready {
 				w.run(l)
-				number := l.number
+				r.loads.finished(l)
 				l.reset()
-				r.loads.finished(number)
 				r.loads.free <- l
 			}
 			w.reader.close()
@@ -150,11 +166,7 @@ func (r *Restore) send() {
 		return
 	}
 	q := &r.loads
-	q.mu.Lock()
-	q.next++
-	r.load.number = q.next
-	q.running = append(q.running, q.next)
-	q.mu.Unlock()
+	q.begin(r.load)
 	q.ready <- r.load
 	r.load = <-q.free
 }
@@ -227,7 +239,7 @@ func (w *worker) run(l *load) {
 	w.freePayloads()
 }
 
-func (p piece) isLink() bool { return p.whole && p.file.linked }
+func (p loadPiece) isLink() bool { return p.whole && p.file.linked }
 
 func (w *worker) freePayloads() {
 	for i := range w.load.items {
@@ -238,7 +250,7 @@ func (w *worker) freePayloads() {
 }
 
 // piece writes what is at hand, and notes down what has to be fetched.
-func (w *worker) piece(p piece) {
+func (w *worker) piece(p loadPiece) {
 	f := p.file
 	w.r.decide(f)
 	for i := p.from; i < p.to; i++ {
@@ -247,7 +259,7 @@ func (w *worker) piece(p piece) {
 	w.r.unpend(f)
 }
 
-func (w *worker) item(f *outFile, it *item) {
+func (w *worker) item(f *outFile, it *loadItem) {
 	switch it.kind {
 	case itemData:
 		w.data(f, it)

@@ -51,9 +51,14 @@ func (p *report) problem(kind, path string, err error) {
 }
 
 // item counts an action.
-func (p *report) item(it Item) {
+func (p *report) item(it Item) { p.file(it, 0, 0) }
+
+// file counts an action on a file of which some bytes were written, and some
+// were told to advance.
+func (p *report) file(it Item, wrote, told uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.sum.BytesWritten += wrote
 	switch it.Action {
 	case ActionCreated:
 		p.sum.Created++
@@ -84,24 +89,31 @@ func (p *report) item(it Item) {
 	if p.opts.OnItem != nil {
 		p.opts.OnItem(it)
 	}
-	if p.opts.OnProgress != nil && it.Action != ActionRemoved {
-		p.tell(it)
+	if it.Action != ActionRemoved {
+		p.progress.Entries++
+		p.tell(it.Path, it.Size-min(told, it.Size))
 	}
+}
+
+// advance counts bytes of a file that is not done yet.
+func (p *report) advance(path string, n uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tell(path, n)
 }
 
 // progressStep is how many bytes, an entry counting as 4096, lie between two
 // calls of OnProgress.
 const progressStep = 1 << 20
 
-func (p *report) tell(it Item) {
-	p.progress.Entries++
-	p.progress.Bytes += it.Size
-	p.untold += 4096 + it.Size
-	if p.untold < progressStep {
+func (p *report) tell(path string, n uint64) {
+	p.progress.Bytes += n
+	p.untold += 4096 + n
+	if p.opts.OnProgress == nil || p.untold < progressStep {
 		return
 	}
 	p.untold = 0
-	p.progress.Path = it.Path
+	p.progress.Path = path
 	p.progress.Snapshots = p.sum.Snapshots
 	p.opts.OnProgress(p.progress)
 }
@@ -114,13 +126,6 @@ func (p *report) expect(e *format.Estimate) {
 	p.mu.Lock()
 	p.progress.BytesTotal += e.Bytes
 	p.progress.EntriesTotal += e.Entries
-	p.mu.Unlock()
-}
-
-// wrote counts bytes written.
-func (p *report) wrote(n uint64) {
-	p.mu.Lock()
-	p.sum.BytesWritten += n
 	p.mu.Unlock()
 }
 

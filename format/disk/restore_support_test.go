@@ -141,7 +141,7 @@ func mtime(sec int64, nsec uint32) func(*format.Entry) {
 	return func(e *format.Entry) { e.Mtime = format.Time{Sec: sec, Nsec: nsec} }
 }
 
-func group(name string) func(*format.Entry) { return func(e *format.Entry) { e.Hardlink = name } }
+func hardlink(name string) func(*format.Entry) { return func(e *format.Entry) { e.Hardlink = name } }
 
 func xattr(name, value string) func(*format.Entry) {
 	return func(e *format.Entry) { e.Xattrs = append(e.Xattrs, format.Xattr{Name: name, Value: value}) }

@@ -189,13 +189,13 @@ func TestRestoreZstd(t *testing.T) {
 func TestRestoreHardLinks(t *testing.T) {
 	s := newScript().snapshot("a", "").
 		dir("d", 0o700).
-		file("d/1", text("same"), group("g")).
-		file("e", []run{ref("same")}, group("g")).
-		file("f", []run{ref("same")}, group("g"), mode(0o600)).
-		file("g", text("different"), group("g")).
-		file("h", []run{ref("same")}, group("g"), mode(0o600)).
+		file("d/1", text("same"), hardlink("g")).
+		file("e", []run{ref("same")}, hardlink("g")).
+		file("f", []run{ref("same")}, hardlink("g"), mode(0o600)).
+		file("g", text("different"), hardlink("g")).
+		file("h", []run{ref("same")}, hardlink("g"), mode(0o600)).
 		file("i", []run{ref("same")}).
-		symlink("s1", "x", group("s")).symlink("s2", "x", group("s")).symlink("s3", "y", group("s")).
+		symlink("s1", "x", hardlink("s")).symlink("s2", "x", hardlink("s")).symlink("s3", "y", hardlink("s")).
 		commit().end()
 	dir := tempDir(t)
 	for run := range 2 {
@@ -224,8 +224,8 @@ func TestRestoreLargeHardLinks(t *testing.T) {
 	part := func(i int) string { return strings.Repeat(fmt.Sprint(i), 1<<20) }
 	content := []run{once(part(1)), once(part(2)), once(part(3)), once(part(4)), once(part(5))}
 	s := newScript(format.FeatureFlat).snapshot("a", "").
-		file("a", content, group("g")).file("b", content, group("g")).
-		file("c", append(content[:4:4], once(part(6))), group("g")).
+		file("a", content, hardlink("g")).file("b", content, hardlink("g")).
+		file("c", append(content[:4:4], once(part(6))), hardlink("g")).
 		commit().end()
 	dir := tempDir(t)
 	sum, err := restore(t, dir, RestoreOptions{}, s)
@@ -412,8 +412,16 @@ func TestRestorePrefix(t *testing.T) {
 		t.Errorf("the target is %s", got)
 	}
 	dir = tempDir(t)
-	mustRestore(t, dir, RestoreOptions{Prefix: "home/ux"}, s())
-	if diff := cmp.Diff(map[string]string{"ux": `file 0644 "more"`}, tree(t, dir)); diff != "" {
+	if err := os.Symlink("nowhere", filepath.Join(dir, "other")); err != nil {
+		t.Fatal(err)
+	}
+	mustRestore(t, dir, RestoreOptions{Prefix: "home/ux", Delete: true}, s())
+	got := tree(t, dir)
+	if _, ok := got["other"]; !ok {
+		t.Error("deleting for one file deleted what lies beside it")
+	}
+	delete(got, "other")
+	if diff := cmp.Diff(map[string]string{"ux": `file 0644 "more"`}, got); diff != "" {
 		t.Error(diff)
 	}
 	if _, err := restore(t, dir, RestoreOptions{Prefix: "home/none"}, s()); err == nil || !strings.Contains(err.Error(), "home/none") {
