@@ -248,7 +248,13 @@ func badOrder() []vector {
 	return []vector{
 		bad("order", "descending", "A path that comes before the one before.", opened(func(s *stream) { s.dir("b"); s.dir("a") })),
 		bad("order", "twice", "A path twice.", opened(func(s *stream) { s.dir("a"); s.dir("a") })),
-		bad("order", "remove-and-entry", "A path removed and described.", opened(func(s *stream) { s.remove("a"); s.dir("a") })),
+		bad("order", "remove-and-file", "A path removed and then described as a file, which would remove what was below by itself.", opened(func(s *stream) {
+			s.remove("a")
+			s.file("a")
+		})),
+		bad("order", "entry-and-remove", "A path described and then removed.", opened(func(s *stream) { s.dir("a"); s.remove("a") })),
+		bad("order", "removed-twice", "A path removed twice.", opened(func(s *stream) { s.remove("a"); s.remove("a") })),
+		bad("order", "emptied-twice", "A directory that begins empty, twice.", opened(func(s *stream) { s.remove("a"); s.dir("a"); s.dir("a") })),
 		bad("order", "remove-descending", "Removes have their place in the order too.", opened(func(s *stream) { s.dir("b"); s.remove("a") })),
 		bad("order", "slash", "Plain bytewise order, where '-' is below '/'.", opened(func(s *stream) { s.dir("a"); s.dir("a-b"); s.dir("a/b") })),
 		bad("order", "parent-after", "A directory after what is in it.", opened(func(s *stream) { s.dir("a/b"); s.dir("a") })),

@@ -331,6 +331,14 @@ func goodDifferences() []vector {
 			}
 			s.end()
 		}),
+		good("emptied", "A directory that begins empty: a remove, then its entry.", func(s *stream) {
+			s.header("base")
+			s.child(2, 1)
+			s.remove("a")
+			s.dir("a")
+			s.dir("a/b")
+			s.finish()
+		}),
 		good("remove-root", "Removing everything.", func(s *stream) {
 			s.header("base")
 			s.child(2, 1)
