@@ -64,7 +64,7 @@ const (
 // come with nil: then counts and digests are not compared, since only a Writer
 // fills them in. Errors are *Error.
 func (c *Checker) Check(rec Record, wire []byte) error {
-	if e := checkRecord(rec); e != nil {
+	if e := checkRecordAfter(rec, c.pathLast); e != nil {
 		return e
 	}
 	if e := c.step(rec, wire); e != nil {

@@ -26,7 +26,7 @@ func parseRecord(b []byte) (Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec, n, err := p.parseBody(h, b[h.size:])
+	rec, n, err := p.parseBody(h, b[h.size:], "")
 	if err != nil {
 		return nil, err
 	}
@@ -248,6 +248,12 @@ func TestPaths(t *testing.T) {
 		a, b := genPath().Draw(t, "a"), genPath().Draw(t, "b")
 		if got, want := ComparePaths(a, b), slices.Compare(strings.Split(a, "/"), strings.Split(b, "/")); got != want {
 			t.Fatal(a, b, got, want)
+		}
+		if bad := a + rapid.SampledFrom([]string{"/", "//x", "/..", "/./x", "/\x00"}).Draw(t, "bad"); checkPathAfter(bad, b) == nil || checkPathAfter(bad, a) == nil || checkPathAfter(bad, a+"/y") == nil {
+			t.Fatalf("%q passed after %q", bad, a)
+		}
+		if checkPathAfter(a, b) != nil || checkPathAfter(a, a) != nil {
+			t.Fatal(a, b)
 		}
 		if !IsBelow(a, ParentPath(a)) || IsBelow(a, a) || IsBelow(ParentPath(a), a) || !IsBelow(a+"/x", a) || IsBelow(a+"x", a) {
 			t.Fatal(a)

@@ -80,8 +80,9 @@ func notRecord(err error) error {
 }
 
 // parseBody reads the body that follows the head and checks the record; a
-// payload is not read. It returns the body's size.
-func (p *parser) parseBody(h recordHead, b []byte) (Record, int, error) {
+// payload is not read. It returns the body's size. The path is one that is known
+// to be good, the last before; see checkRecordAfter.
+func (p *parser) parseBody(h recordHead, b []byte, goodPath string) (Record, int, error) {
 	c := cursor{b: b}
 	rec := p.parse(h.kind, &c)
 	if c.err != nil {
@@ -93,7 +94,7 @@ func (p *parser) parseBody(h recordHead, b []byte) (Record, int, error) {
 	if c.i > BodySizeMax {
 		return rec, 0, Errorf(ClassLimit, "a record's body has more than %d bytes", BodySizeMax)
 	}
-	if e := checkRecord(rec); e != nil {
+	if e := checkRecordAfter(rec, goodPath); e != nil {
 		return rec, 0, e
 	}
 	return rec, c.i, nil

@@ -20,17 +20,22 @@ func CheckPath(p string) error {
 	return nil
 }
 
-func checkPath(p string) *Error {
+func checkPath(p string) *Error { return checkPathAfter(p, "") }
+
+// checkPathAfter checks a path that comes after one that is known to be good:
+// the directories that both have in common are not looked at again.
+func checkPathAfter(p, good string) *Error {
 	if p == "" {
 		return nil
 	}
 	if len(p) > PathSizeMax {
 		return Errorf(ClassLimit, "a path has %d bytes, more than %d", len(p), PathSizeMax)
 	}
-	if strings.IndexByte(p, 0) >= 0 {
+	rest := p[strings.LastIndexByte(p[:commonPrefix(p, good)], '/')+1:]
+	if strings.IndexByte(rest, 0) >= 0 {
 		return pathError(p, "a path has a zero byte")
 	}
-	for rest := p; ; {
+	for {
 		name := rest
 		i := strings.IndexByte(rest, '/')
 		if i >= 0 {

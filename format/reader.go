@@ -141,7 +141,7 @@ func (r *Reader) body(h recordHead) (Record, int, error) {
 	if b := r.buf[r.lo+h.size]; !isMapHead(b) {
 		return nil, 0, Errorf(ClassSyntax, "not a record: the body is %s, not a map", typeName(b))
 	}
-	rec, size, err := r.parser.parseBody(h, r.buf[r.lo+h.size:r.hi])
+	rec, size, err := r.parser.parseBody(h, r.buf[r.lo+h.size:r.hi], r.check.pathLast)
 	if err == nil {
 		return rec, size, nil
 	}
@@ -159,7 +159,7 @@ func (r *Reader) body(h recordHead) (Record, int, error) {
 		}
 		return nil, 0, err
 	}
-	return r.parser.parseBody(h, r.buf[r.lo+h.size:r.hi])
+	return r.parser.parseBody(h, r.buf[r.lo+h.size:r.hi], r.check.pathLast)
 }
 
 // readPayload reads the third element of a data record.

@@ -8,14 +8,18 @@ import (
 // checkRecord checks every rule that a record can break alone: required keys,
 // ranges, limits, paths, and what may stand beside what. The rules between
 // records are Checker's.
-func checkRecord(rec Record) *Error {
+func checkRecord(rec Record) *Error { return checkRecordAfter(rec, "") }
+
+// checkRecordAfter does the same, given a path that is known to be good and
+// likely to have directories in common with the record's.
+func checkRecordAfter(rec Record, goodPath string) *Error {
 	switch r := rec.(type) {
 	case *Header:
 		return checkHeader(r)
 	case *Snapshot:
 		return checkSnapshot(r)
 	case *Entry:
-		return checkEntry(r)
+		return checkEntryAfter(r, goodPath)
 	case *Data:
 		return checkData(r)
 	case *Refs:
@@ -236,8 +240,10 @@ func checkSnapshot(s *Snapshot) *Error {
 	return nil
 }
 
-func checkEntry(e *Entry) *Error {
-	if err := checkPath(e.Path); err != nil {
+func checkEntry(e *Entry) *Error { return checkEntryAfter(e, "") }
+
+func checkEntryAfter(e *Entry, goodPath string) *Error {
+	if err := checkPathAfter(e.Path, goodPath); err != nil {
 		return err
 	}
 	if err := checkEntryBody(e); err != nil {

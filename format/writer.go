@@ -74,7 +74,7 @@ func (w *Writer) Write(rec Record) error {
 // write encodes a record into the buffer and sends what is due. Errors of dst
 // are put into w.err.
 func (w *Writer) write(rec Record) *Error {
-	if e := checkRecord(rec); e != nil {
+	if e := checkRecordAfter(rec, w.check.pathLast); e != nil {
 		return e
 	}
 	data, isData := rec.(*Data)

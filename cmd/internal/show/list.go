@@ -1,0 +1,176 @@
+package show
+
+import (
+	"bufio"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/bk-backup/bk/format"
+)
+
+// listSink writes a line an entry, like tar tv, below a line for each snapshot.
+type listSink struct {
+	out  *bufio.Writer
+	loc  *time.Location
+	file *format.Entry // the open file, whose size eof will say
+}
+
+func (s *listSink) Write(rec format.Record) error {
+	var err error
+	switch r := rec.(type) {
+	case *format.Snapshot:
+		_, err = fmt.Fprintf(s.out, "snapshot %s\n", snapshotLine(r, s.loc))
+	case *format.Entry:
+		if r.Type == format.TypeFile {
+			s.file = r.Clone()
+		} else {
+			err = s.entry(r, 0)
+		}
+	case *format.EOF:
+		err = s.entry(s.file, r.Size)
+	case *format.Remove:
+		_, err = fmt.Fprintf(s.out, "removed    %s\n", printable(r.Path))
+	case *format.Commit:
+		err = s.out.Flush()
+	}
+	return err
+}
+
+func (s *listSink) entry(e *format.Entry, size uint64) error {
+	column := strconv.FormatUint(size, 10)
+	if e.Type == format.TypeChar || e.Type == format.TypeBlock {
+		column = fmt.Sprintf("%d,%d", e.Rdev.Major, e.Rdev.Minor)
+	}
+	path := e.Path
+	if path == "" {
+		path = "."
+	}
+	line := printable(path)
+	if e.Type == format.TypeSymlink {
+		line += " -> " + printable(e.Target)
+	}
+	mtime := "-"
+	if e.Has&format.HasMtime != 0 {
+		mtime = showTime(e.Mtime, s.loc)
+	}
+	_, err := fmt.Fprintf(s.out, "%s %s %*s %s %s\n", modeString(e), owner(e), max(0, 19-len(owner(e))), column, mtime, line)
+	return err
+}
+
+// modeString returns the ten characters of ls -l.
+func modeString(e *format.Entry) string {
+	b := []byte("?---------")
+	switch e.Type {
+	case format.TypeFile:
+		b[0] = '-'
+	case format.TypeDir:
+		b[0] = 'd'
+	case format.TypeSymlink:
+		b[0] = 'l'
+	case format.TypeChar:
+		b[0] = 'c'
+	case format.TypeBlock:
+		b[0] = 'b'
+	case format.TypeFifo:
+		b[0] = 'p'
+	case format.TypeSocket:
+		b[0] = 's'
+	}
+	if e.Has&format.HasMode == 0 {
+		return string(b[:1]) + "?????????"
+	}
+	for i := range 9 {
+		if e.Mode&(0o400>>i) != 0 {
+			b[1+i] = "rwx"[i%3]
+		}
+	}
+	for _, special := range []struct {
+		bit  uint32
+		at   int
+		char byte
+	}{{0o4000, 3, 's'}, {0o2000, 6, 's'}, {0o1000, 9, 't'}} {
+		if e.Mode&special.bit == 0 {
+			continue
+		}
+		if b[special.at] == 'x' {
+			b[special.at] = special.char
+		} else {
+			b[special.at] = special.char - 'a' + 'A'
+		}
+	}
+	return string(b)
+}
+
+// owner returns user/group, by name or number.
+func owner(e *format.Entry) string {
+	one := func(name string, has bool, id uint32) string {
+		switch {
+		case name != "":
+			return printable(name)
+		case has:
+			return strconv.FormatUint(uint64(id), 10)
+		}
+		return "?"
+	}
+	return one(e.User, e.Has&format.HasUID != 0, e.UID) + "/" + one(e.Group, e.Has&format.HasGID != 0, e.GID)
+}
+
+// snapshotLine returns what tells snapshots apart.
+func snapshotLine(s *format.Snapshot, loc *time.Location) string {
+	words := []string{s.ID.Short()}
+	if s.Time != nil {
+		words = append(words, showTime(*s.Time, loc))
+	}
+	if s.Host != "" {
+		words = append(words, "host "+printable(s.Host))
+	}
+	for _, r := range s.Roots {
+		words = append(words, "/"+printable(r))
+	}
+	for _, t := range s.Tags {
+		words = append(words, "tag "+printable(t))
+	}
+	if !s.Parent.IsZero() {
+		words = append(words, "parent "+s.Parent.Short())
+	}
+	return strings.Join(words, " ")
+}
+
+func showTime(t format.Time, loc *time.Location) string {
+	if !t.Printable() {
+		return fmt.Sprintf("%ds", t.Sec)
+	}
+	return t.Time().In(loc).Format("2006-01-02 15:04:05")
+}
+
+// printable returns a name so that no byte of it can move a terminal's cursor or
+// break a line: what is not a printable character is written as \xNN.
+func printable(name string) string {
+	clean := true
+	for _, r := range name {
+		clean = clean && r != '\\' && r != utf8.RuneError && unicode.IsPrint(r)
+	}
+	if clean {
+		return name
+	}
+	var b strings.Builder
+	for rest := name; rest != ""; {
+		r, n := utf8.DecodeRuneInString(rest)
+		switch {
+		case r == '\\':
+			b.WriteString(`\\`)
+		case r == utf8.RuneError && n <= 1, !unicode.IsPrint(r):
+			for _, x := range []byte(rest[:n]) {
+				fmt.Fprintf(&b, `\x%02x`, x)
+			}
+		default:
+			b.WriteString(rest[:n])
+		}
+		rest = rest[n:]
+	}
+	return b.String()
+}

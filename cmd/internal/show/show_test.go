@@ -1,0 +1,96 @@
+package show
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/vectortest"
+)
+
+func TestPrintable(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                 "",
+		"a b/ä":            "a b/ä",
+		"a\nb":             `a\x0ab`,
+		"\x1b[31m":         `\x1b[31m`,
+		"\xff":             `\xff`,
+		`a\b`:              `a\\b`,
+		"\u202egpj":        `\xe2\x80\xaegpj`,
+		"\ufffd":           "\ufffd",
+		"\u009bK\u00a0end": `\xc2\x9bK\xc2\xa0end`,
+	} {
+		if got := printable(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestModeString(t *testing.T) {
+	for mode, want := range map[uint32]string{
+		0o644: "-rw-r--r--", 0o755: "-rwxr-xr-x", 0o4755: "-rwsr-xr-x", 0o4644: "-rwSr--r--", 0o2755: "-rwxr-sr-x",
+		0o1777: "-rwxrwxrwt", 0o1666: "-rw-rw-rwT", 0: "----------",
+	} {
+		if got := modeString(&format.Entry{Type: format.TypeFile, Has: format.HasMode, Mode: mode}); got != want {
+			t.Errorf("%#o: %s, want %s", mode, got, want)
+		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 1<<64 - 1: "16.0 EiB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
+
+// TestEveryVector shows each vector in each mode: lines stay lines, JSON is
+// JSON, the error of the stream comes through.
+func TestEveryVector(t *testing.T) {
+	vectors, err := vectortest.Load("../../../spec/vectors/stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range vectors {
+		for mode := Text; mode <= Vector; mode++ {
+			var out bytes.Buffer
+			err := Run(t.Context(), &out, bytes.NewReader(v.Stream()), Options{Mode: mode, Verify: true})
+			if class := string(format.ClassOf(err)); class != v.Expect && (class != "" || v.Expect != "ok") {
+				t.Errorf("%s: %v", v.Name, err)
+			}
+			if strings.ContainsFunc(out.String(), func(r rune) bool { return r < ' ' && r != '\n' || r == 0x7f }) {
+				t.Errorf("%s: control characters in %q", v.Name, out.String())
+			}
+			for line := range strings.Lines(out.String()) {
+				if mode == JSON && !json.Valid([]byte(line)) {
+					t.Errorf("%s: %s", v.Name, line)
+				}
+			}
+		}
+	}
+}
+
+func TestErrorsOfOut(t *testing.T) {
+	broken := errors.New("disk full")
+	var stream bytes.Buffer
+	w := format.NewWriter(&stream, format.WriterOptions{})
+	for _, rec := range []format.Record{&format.Header{Version: 1}, &format.Snapshot{ID: format.ID{1}}, &format.Commit{}, &format.End{}} {
+		if err := w.Write(rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for mode := Text; mode <= Vector; mode++ {
+		err := Run(t.Context(), brokenWriter{broken}, bytes.NewReader(stream.Bytes()), Options{Mode: mode})
+		if !errors.Is(err, broken) {
+			t.Errorf("mode %d: %v", mode, err)
+		}
+	}
+}
+
+type brokenWriter struct{ err error }
+
+func (w brokenWriter) Write([]byte) (int, error) { return 0, w.err }
