@@ -101,8 +101,8 @@ func (e *RefusedError) Error() string {
 	return "this filter cannot be applied to this stream: " + e.Reason
 }
 
-// Fix says what to do instead.
-func (e *RefusedError) Fix() string {
+// FixText says what to do instead.
+func (e *RefusedError) FixText() string {
 	return "give the same filter options to bk-export, or export without that feature"
 }
 
