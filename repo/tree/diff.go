@@ -239,19 +239,24 @@ func (s *diffSide) loadAhead() {
 }
 
 // queueDifferent has those children of the node just entered loaded ahead that
-// the node which the other side just entered does not have.
+// the node which the other side just entered would have, but has not: of what
+// lies behind that node nothing is known yet.
 func (s *diffSide) queueDifferent(other *diffSide) {
 	n := s.frames[len(s.frames)-1].node
 	if n.level == 0 || s.f.ahead == 0 {
 		return
 	}
-	theirs := make(map[format.ID]bool)
-	for _, it := range other.frames[len(other.frames)-1].node.items {
-		theirs[it.id] = true
+	theirs := other.frames[len(other.frames)-1].node
+	known := make(map[format.ID]bool)
+	for _, it := range theirs.items {
+		known[it.id] = true
 	}
 	var queue []ref
 	for i := range n.items {
-		if !theirs[n.items[i].id] {
+		if theirs.limit != "" && format.ComparePaths(n.items[i].path, theirs.limit) >= 0 {
+			break
+		}
+		if !known[n.items[i].id] {
 			queue = append(queue, n.child(i))
 		}
 	}
