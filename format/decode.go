@@ -40,6 +40,14 @@ func (s *Snapshot) ParseBody(b []byte) (rest []byte, err error) {
 	return c.restOf()
 }
 
+// ParseBody reads a body that AppendBody wrote, and returns the bytes behind
+// it, as the method of Entry does.
+func (e *EOF) ParseBody(b []byte) (rest []byte, err error) {
+	c := cursor{b: b}
+	e.parse(&c)
+	return c.restOf()
+}
+
 // restOf returns the bytes behind a body that stood alone in a buffer.
 func (c *cursor) restOf() ([]byte, error) {
 	switch {

@@ -51,7 +51,7 @@ func appendRecord(dst []byte, rec Record) []byte {
 	case *Hole:
 		return r.appendBody(dst)
 	case *EOF:
-		return r.appendBody(dst)
+		return r.AppendBody(dst)
 	case *Remove:
 		return r.appendBody(dst)
 	case *Commit:
@@ -388,7 +388,9 @@ func (h *Hole) appendBody(dst []byte) []byte {
 	return m.end()
 }
 
-func (e *EOF) appendBody(dst []byte) []byte {
+// AppendBody appends the canonical encoding of the record's body, the map, to
+// dst. It checks nothing; see AppendRecord.
+func (e *EOF) AppendBody(dst []byte) []byte {
 	m := newMapWriter(dst, e.Extra)
 	m.optText("error", e.Error)
 	if e.SHA256 != nil {

@@ -20,12 +20,26 @@ import (
 	"github.com/bk-backup/bk/format/filter"
 )
 
-// Flags are embedded in the flags of a program.
-type Flags struct {
+// PathFlags choose by path alone: what they drop need not even be read.
+type PathFlags struct {
 	Drop       Patterns `aliases:"exclude" placeholder:"PATTERN" group:"filter" help:"Drop what matches, as in gitignore. One ordered list with --keep and --drop-from: the last pattern that matches a path, or a directory above it, decides."`
 	Keep       Patterns `placeholder:"PATTERN" group:"filter" help:"Keep what matches. If this comes first, what matches nothing is dropped."`
 	DropFrom   Patterns `placeholder:"FILE" group:"filter" help:"Read patterns from a file written as a .gitignore; ! keeps."`
 	IgnoreCase bool     `group:"filter" help:"Let patterns match letters (ASCII) of either case."`
+}
+
+// Compile returns what the flags ask for, or nil if they ask for nothing.
+func (f *PathFlags) Compile() (*filter.Patterns, error) {
+	rules, err := f.rules()
+	if err != nil || len(rules) == 0 {
+		return nil, err
+	}
+	return filter.NewPatterns(rules, f.IgnoreCase)
+}
+
+// Flags are embedded in the flags of a program.
+type Flags struct {
+	PathFlags `embed:""`
 
 	LargerThan  string   `placeholder:"SIZE" group:"filter" help:"Drop files larger than this, such as 10KiB, 5M, 1GB."`
 	SmallerThan string   `placeholder:"SIZE" group:"filter" help:"Drop files smaller than this."`
@@ -76,10 +90,8 @@ type Surroundings struct {
 // Options returns what the flags ask for. Errors name the flag.
 func (f *Flags) Options(ctx context.Context, s Surroundings) (filter.Options, error) {
 	opts := filter.Options{Magic: f.Magic, TempDir: s.TempDir}
-	rules, err := f.rules()
-	if err == nil {
-		opts.Paths, err = filter.NewPatterns(rules, f.IgnoreCase)
-	}
+	var err error
+	opts.Paths, err = f.Compile()
 	errs := []error{err, f.attributes(&opts.Attributes, s.Now), f.changes(&opts.Changes)}
 	for _, text := range f.Snapshot {
 		rule, err := filter.ParseSnapshotRule(text, s.Now)
@@ -105,7 +117,7 @@ func named(flag string, err error) error {
 }
 
 // rules joins the patterns in the order of the command line.
-func (f *Flags) rules() ([]filter.Rule, error) {
+func (f *PathFlags) rules() ([]filter.Rule, error) {
 	type item struct {
 		pattern
 		rules []filter.Rule

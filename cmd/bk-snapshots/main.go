@@ -1,0 +1,64 @@
+// Command bk-snapshots lists snapshots.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+
+	"github.com/bk-backup/bk/cmd/internal/cli"
+	"github.com/bk-backup/bk/format"
+)
+
+func main() {
+	cli.Main("bk-snapshots", "List the snapshots of a repository.", &command{})
+}
+
+type command struct {
+	cli.RepoFlags   `embed:""`
+	cli.SelectFlags `embed:""`
+}
+
+// Run lists them, oldest first.
+func (c *command) Run(ctx context.Context, app *cli.App) error {
+	sel, err := c.Selection()
+	if err != nil {
+		return err
+	}
+	system, err := app.OpenSystem(ctx, &c.RepoFlags)
+	if err != nil {
+		return err
+	}
+	defer system.Close()
+	list, err := system.Snapshots(ctx)
+	if err != nil {
+		return err
+	}
+	list = cli.Select(list, sel)
+	if app.JSON {
+		enc := json.NewEncoder(app.Stdout)
+		for _, s := range list {
+			if err := enc.Encode(cli.SnapshotJSON(s)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	rows := make([][]string, len(list))
+	for i, s := range list {
+		rows[i] = row(s)
+	}
+	return cli.Table(app.Stdout, []string{"ID", "TIME", "HOST", "TAGS", "SIZE", "PATHS"}, rows, map[int]bool{4: true})
+}
+
+func row(s *format.Snapshot) []string {
+	size := ""
+	if s.Estimate != nil {
+		size = cli.Bytes(s.Estimate.Bytes)
+	}
+	paths := make([]string, len(s.Roots))
+	for i, p := range s.Roots {
+		paths[i] = "/" + cli.Printable(p)
+	}
+	return []string{s.ID.Short(), cli.TimeText(s.Time), cli.Printable(s.Host), cli.Printable(strings.Join(s.Tags, ",")), size, strings.Join(paths, " ")}
+}

@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// completion writes a shell's completion script from the model of the flags.
+func completion(shell, name string, model *kong.Application) (string, error) {
+	switch shell {
+	case "bash":
+		return bashCompletion(name, model), nil
+	case "zsh":
+		return zshCompletion(name, model), nil
+	case "fish":
+		return fishCompletion(name, model), nil
+	}
+	return "", fmt.Errorf("there are completions for bash, zsh and fish, not for %q", shell)
+}
+
+func bashCompletion(name string, model *kong.Application) string {
+	var words []string
+	var cases strings.Builder
+	for _, f := range flags(model) {
+		words = append(words, "--"+f.Name)
+		if f.Enum != "" {
+			fmt.Fprintf(&cases, "    --%s) COMPREPLY=($(compgen -W '%s' -- \"$cur\")); return ;;\n", f.Name, strings.Join(f.EnumSlice(), " "))
+		}
+	}
+	fn := "_" + strings.ReplaceAll(name, "-", "_")
+	return fmt.Sprintf(`%s() {
+  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
+  case $prev in
+%s  esac
+  if [[ $cur == -* ]]; then
+    COMPREPLY=($(compgen -W '%s' -- "$cur"))
+  else
+    COMPREPLY=($(compgen -f -- "$cur"))
+  fi
+}
+complete -o filenames -F %s %s
+`, fn, cases.String(), strings.Join(words, " "), fn, name)
+}
+
+func zshCompletion(name string, model *kong.Application) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "#compdef %s\n_arguments -s \\\n", name)
+	for _, f := range flags(model) {
+		help := strings.NewReplacer("'", "", "[", "(", "]", ")", ":", " ").Replace(f.Help)
+		value := ""
+		switch {
+		case f.Enum != "":
+			value = "=:value:(" + strings.Join(f.EnumSlice(), " ") + ")"
+		case !f.IsBool() && !f.IsCounter():
+			value = "=:" + strings.ToLower(f.Name) + ":_files"
+		}
+		fmt.Fprintf(&b, "  '*--%s%s[%s]%s' \\\n", f.Name, strings.TrimSuffix(value[:min(1, len(value))], ":"), help, strings.TrimPrefix(value, "="))
+	}
+	b.WriteString("  '*:file:_files'\n")
+	return b.String()
+}
+
+func fishCompletion(name string, model *kong.Application) string {
+	var b strings.Builder
+	for _, f := range flags(model) {
+		fmt.Fprintf(&b, "complete -c %s -l %s", name, f.Name)
+		if f.Short != 0 {
+			fmt.Fprintf(&b, " -s %c", f.Short)
+		}
+		if f.Enum != "" {
+			fmt.Fprintf(&b, " -x -a '%s'", strings.Join(f.EnumSlice(), " "))
+		} else if !f.IsBool() && !f.IsCounter() {
+			b.WriteString(" -r")
+		}
+		fmt.Fprintf(&b, " -d '%s'\n", strings.ReplaceAll(f.Help, "'", `\'`))
+	}
+	return b.String()
+}

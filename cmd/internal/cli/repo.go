@@ -1,0 +1,208 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo"
+	"github.com/bk-backup/bk/repo/keyring"
+	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/store"
+	"github.com/bk-backup/bk/repo/store/dir"
+)
+
+// RepoFlags name the repository that a program works on.
+type RepoFlags struct {
+	Repo     string `short:"r" placeholder:"URL" help:"Repository: a path, or restic:PATH, borg:PATH, tar:FILE, hardlinks:DIR for other systems. Default: $$BK_REPO."`
+	CacheDir string `placeholder:"DIR" env:"BK_CACHE_DIR" help:"Where to cache the index. Default: the user's cache directory; 'none' for no cache."`
+}
+
+// location returns the URL, looking at the given variables where the flag is
+// not set.
+func (f *RepoFlags) location(variables ...string) (string, error) {
+	if f.Repo != "" {
+		return f.Repo, nil
+	}
+	for _, v := range variables {
+		if url := os.Getenv(v); url != "" {
+			return url, nil
+		}
+	}
+	return "", &Error{Code: ExitUsage, Err: errors.New("no repository is named"),
+		Fix: "give -r, or set " + strings.Join(variables, " or ")}
+}
+
+// Role is what a program wants a repository for: the variables where its place
+// and passphrase may stand, the more special ones first.
+type Role struct {
+	places  []string
+	secrets []string
+}
+
+// The roles.
+var (
+	RoleSource = Role{[]string{"BK_REPO"}, []string{"BK_PASSPHRASE"}}
+	RoleTarget = Role{[]string{"BK_IMPORT_REPO", "BK_REPO"}, []string{"BK_IMPORT_PASSPHRASE", "BK_PASSPHRASE"}}
+)
+
+// OpenRepo opens a bk repository.
+func (app *App) OpenRepo(ctx context.Context, f *RepoFlags, role Role) (*repo.Repository, error) {
+	url, err := f.location(role.places...)
+	if err != nil {
+		return nil, err
+	}
+	if system, rest := store.SplitLocation(url); system != "" && system != "file" {
+		return nil, &Error{Code: ExitUsage, Op: "open " + url, Err: fmt.Errorf("this needs a bk repository, and %q is not a place where one can lie", system+":"+rest)}
+	}
+	st, err := openStore(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	secrets := keyring.Secrets{Passphrase: func(ctx context.Context) (string, error) {
+		return app.Passphrase(ctx, SecretSource{Variables: role.secrets, Prompt: "passphrase for " + url})
+	}}
+	r, err := repo.Open(ctx, st, secrets, app.repoOptions(f))
+	if err != nil {
+		st.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// openStore opens the storage of a bk repository.
+func openStore(ctx context.Context, url string) (store.Store, error) {
+	return store.Open(ctx, url, storageSchemes)
+}
+
+// storageSchemes are the kinds of storage that a repository can lie on.
+var storageSchemes = store.Schemes{"file": dir.Scheme(dir.Options{})}
+
+func (app *App) repoOptions(f *RepoFlags) repo.Options {
+	host, _ := os.Hostname()
+	opts := repo.Options{Program: app.Name + " " + Version, Host: host}
+	switch f.CacheDir {
+	case "none":
+	case "":
+		if base, err := os.UserCacheDir(); err == nil {
+			opts.CacheDir = filepath.Join(base, "bk")
+		}
+	default:
+		opts.CacheDir = f.CacheDir
+	}
+	return opts
+}
+
+// OpenSystem opens whatever the flags name for reading: a bk repository or
+// another system's.
+func (app *App) OpenSystem(ctx context.Context, f *RepoFlags) (format.System, error) {
+	url, err := f.location(RoleSource.places...)
+	if err != nil {
+		return nil, err
+	}
+	scheme, rest := store.SplitLocation(url)
+	if open, ok := systems[scheme]; ok {
+		return open(ctx, app, rest)
+	}
+	return app.OpenRepo(ctx, f, RoleSource)
+}
+
+// systems are the foreign systems that can be read, by the scheme before the
+// place. Adding one is a package and a line here.
+var systems = map[string]func(ctx context.Context, app *App, place string) (format.System, error){}
+
+// repositoryExitCode knows the errors of the repository packages.
+func repositoryExitCode(err error) int {
+	switch {
+	case errors.Is(err, keyring.ErrNoRepository), isNoStorage(err):
+		return ExitNoRepository
+	case errors.Is(err, keyring.ErrNoKeyFits):
+		return ExitNoKey
+	}
+	return ExitFailed
+}
+
+// isNoStorage reports whether there is nothing at the place of a repository.
+func isNoStorage(err error) bool {
+	var se *store.Error
+	return errors.As(err, &se) && se.Name == "" && errors.Is(err, store.ErrNotFound)
+}
+
+// repositoryFix knows what to do about them.
+func repositoryFix(err error) string {
+	var se *store.Error
+	switch {
+	case errors.Is(err, keyring.ErrNoRepository):
+		return "check the place, or make a repository there with bk-init"
+	case errors.Is(err, keyring.ErrNoKeyFits):
+		return "check the passphrase: BK_PASSPHRASE, BK_PASSPHRASE_FILE, BK_PASSPHRASE_COMMAND or what was typed"
+	case errors.Is(err, seal.ErrVersion):
+		return "use a newer bk for this repository"
+	case errors.As(err, &se) && se.Fix != "":
+		return se.Fix
+	case errors.Is(err, store.ErrFull):
+		return "make room on the storage and run the same again: what is there already is not sent twice"
+	case errors.Is(err, seal.ErrDamaged), errors.Is(err, repo.ErrMissing):
+		return "restore that object from another copy of the repository; everything that does not need it still restores"
+	}
+	return ""
+}
+
+// ParseTime reads a moment as people write it: RFC 3339, or a date with or
+// without a time of day in local time.
+func ParseTime(text string) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("time %q is neither a date like 2026-11-30, with or without a time like 17:05:00, nor RFC 3339", text)
+}
+
+// InitRepo makes a repository and opens it.
+func (app *App) InitRepo(ctx context.Context, f *RepoFlags, init keyring.InitOptions) (*repo.Repository, error) {
+	url, err := f.location(RoleSource.places...)
+	if err != nil {
+		return nil, err
+	}
+	if system, rest := store.SplitLocation(url); system != "" && system != "file" {
+		return nil, &Error{Code: ExitUsage, Op: "make a repository in " + url, Err: fmt.Errorf("%q is not a place where one can lie", system+":"+rest)}
+	}
+	init.Passphrase, err = app.Passphrase(ctx, SecretSource{Variables: RoleSource.secrets, Prompt: "new passphrase for " + url, Twice: true})
+	if err != nil {
+		return nil, err
+	}
+	st, err := store.Create(ctx, url, storageSchemes)
+	if err != nil {
+		return nil, err
+	}
+	r, err := repo.Init(ctx, st, init, app.repoOptions(f))
+	if err != nil {
+		st.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// LevelText takes the "zstd:" off a compression as flags have it.
+func LevelText(s string) string { return strings.TrimPrefix(s, "zstd:") }
+
+// Compression returns the level for plain content, and whether content that is
+// compressed already is to be compressed anew: what the flag says, or the
+// repository's setting.
+func (app *App) Compression(r *repo.Repository, flag string) (level format.Level, again bool, err error) {
+	text := flag
+	if text == "" || text == "keep" {
+		text = r.Keyring().Own().Compression
+	}
+	level, err = format.ParseLevel(LevelText(text))
+	if err != nil {
+		return 0, false, Usagef("--compression: %w", err)
+	}
+	return level, flag != "" && flag != "keep", nil
+}

@@ -1,0 +1,88 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// SecretSource finds a passphrase: in a variable, a file, the output of a
+// command, or by asking on the terminal, in that order.
+type SecretSource struct {
+	// Prefixes of the variables, in order: with "BK_IMPORT" and "BK" the
+	// variables BK_IMPORT_PASSPHRASE, BK_IMPORT_PASSPHRASE_FILE,
+	// BK_IMPORT_PASSPHRASE_COMMAND, then the same with BK.
+	Variables []string
+	Prompt    string // what the question on the terminal says
+	Twice     bool   // ask twice: a new passphrase
+}
+
+// Passphrase finds it. Without any source it fails with advice.
+func (app *App) Passphrase(ctx context.Context, src SecretSource) (string, error) {
+	for _, v := range src.Variables {
+		if p, ok := os.LookupEnv(v); ok {
+			return p, nil
+		}
+		if file, ok := os.LookupEnv(v + "_FILE"); ok {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				return "", &Error{Op: "read the passphrase file named by " + v + "_FILE", Err: err}
+			}
+			return firstLine(b), nil
+		}
+		if command, ok := os.LookupEnv(v + "_COMMAND"); ok {
+			cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+			cmd.Stderr = os.Stderr
+			out, err := cmd.Output()
+			if err != nil {
+				return "", &Error{Op: "run the passphrase command named by " + v + "_COMMAND", Err: err}
+			}
+			return firstLine(out), nil
+		}
+	}
+	return app.ask(src)
+}
+
+func firstLine(b []byte) string {
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	return strings.TrimSuffix(string(line), "\r")
+}
+
+// ask reads from the terminal itself: standard input may be a stream.
+func (app *App) ask(src SecretSource) (string, error) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return "", &Error{Code: ExitNoKey, Op: "find a passphrase",
+			Err: errors.New("none in the environment, and no terminal to ask on"),
+			Fix: "set " + src.Variables[0] + ", " + src.Variables[0] + "_FILE or " + src.Variables[0] + "_COMMAND"}
+	}
+	defer tty.Close()
+	app.clearProgress()
+	read := func(prompt string) (string, error) {
+		fmt.Fprintf(tty, "%s: %s: ", app.Name, prompt)
+		b, err := term.ReadPassword(int(tty.Fd()))
+		fmt.Fprintln(tty)
+		return string(b), err
+	}
+	p, err := read(src.Prompt)
+	if err != nil {
+		return "", &Error{Code: ExitNoKey, Op: "read the passphrase from the terminal", Err: err}
+	}
+	if !src.Twice {
+		return p, nil
+	}
+	again, err := read("the same again")
+	if err != nil {
+		return "", &Error{Code: ExitNoKey, Op: "read the passphrase from the terminal", Err: err}
+	}
+	if p != again {
+		return "", &Error{Op: "read the passphrase from the terminal", Err: errors.New("the two differ")}
+	}
+	return p, nil
+}

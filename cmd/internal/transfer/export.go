@@ -1,0 +1,169 @@
+package transfer
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/bk-backup/bk/cmd/internal/cli"
+	"github.com/bk-backup/bk/cmd/internal/filterflags"
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/filter"
+)
+
+// Export is the program bk-export.
+type Export struct {
+	cli.RepoFlags   `embed:""`
+	cli.SelectFlags `embed:""`
+
+	Snapshots []string `arg:"" optional:"" sep:"none" name:"SNAPSHOT" help:"Snapshots: latest, latest~2, or the beginning of an id."`
+	All       bool     `help:"All snapshots that --host, --tag and so on select."`
+	Have      string   `placeholder:"FILE" help:"Leave out the snapshots whose ids are in FILE, as bk-import --list-imported writes it (- for standard input), and begin with a difference to the newest of them."`
+	Plain     bool     `help:"Send payloads uncompressed."`
+	Full      bool     `help:"Send the whole listing of every snapshot, not differences."`
+	Flat      bool     `help:"Send every snapshot whole, content included, for simple readers."`
+	Held      bool     `help:"Name content and do not send it: for bk-import --held into the same repository."`
+
+	filterflags.PathFlags `embed:""`
+}
+
+// Help is the longer text.
+func (*Export) Help() string {
+	return `The stream goes to standard output: into bk-import, bk-filter, bk-restore --stdin, bk-show, or a file. Each piece of content is sent once, and each snapshot as its difference to the one before. What the patterns drop is never read.
+
+  bk-export --all | bk-import -r /srv/other
+  bk-export latest --drop '*.iso' | zstd > latest.bk.zst`
+}
+
+// Run writes the stream.
+func (c *Export) Run(ctx context.Context, app *cli.App) error {
+	if c.All == (len(c.Snapshots) > 0) {
+		return cli.Usagef("name snapshots, or give --all")
+	}
+	patterns, err := c.Compile()
+	if err != nil {
+		return cli.Usagef("%w", err)
+	}
+	out, err := app.StreamOut()
+	if err != nil {
+		return err
+	}
+	system, err := app.OpenSystem(ctx, &c.RepoFlags)
+	if err != nil {
+		return err
+	}
+	defer system.Close()
+	chosen, err := c.choose(ctx, system)
+	if err != nil {
+		return err
+	}
+	opts := format.ExportOptions{
+		Flat: c.Flat, Full: c.Full, Plain: c.Plain, Held: c.Held,
+		Producer: app.Name + " " + cli.Version, OnProgress: app.Progress(),
+	}
+	if c.Have != "" {
+		if chosen, opts.Base, err = leaveOut(chosen, c.Have); err != nil {
+			return err
+		}
+	}
+	for _, s := range chosen {
+		opts.Snapshots = append(opts.Snapshots, s.ID)
+	}
+	var stages []format.Stage
+	if patterns != nil {
+		opts.Drop = patterns.Match
+		stage, err := filter.New(filter.Options{Paths: patterns})
+		if err != nil {
+			return err
+		}
+		defer stage.Close()
+		stages = append(stages, stage)
+	}
+	w := format.NewWriter(out, format.WriterOptions{})
+	if len(chosen) == 0 {
+		return writeEmpty(w, opts.Producer)
+	}
+	src, err := system.Export(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	losses := &lossWatcher{app: app}
+	return format.Copy(ctx, w, src, append(stages, losses)...)
+}
+
+// choose resolves the arguments.
+func (c *Export) choose(ctx context.Context, system format.System) ([]*format.Snapshot, error) {
+	list, err := system.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sel, err := c.SelectFlags.Selection()
+	if err != nil {
+		return nil, err
+	}
+	list = cli.Select(list, sel)
+	if c.All {
+		return list, nil
+	}
+	var chosen []*format.Snapshot
+	for _, name := range c.Snapshots {
+		s, err := cli.Resolve(list, name)
+		if err != nil {
+			return nil, &cli.Error{Err: err, Fix: "run bk-snapshots for the list"}
+		}
+		chosen = append(chosen, s)
+	}
+	return chosen, nil
+}
+
+// leaveOut takes what the receiver holds out of the list; base is the newest of
+// that, if anything is left to send after it.
+func leaveOut(list []*format.Snapshot, file string) (rest []*format.Snapshot, base format.ID, err error) {
+	in := os.Stdin
+	if file != "-" {
+		if in, err = os.Open(file); err != nil {
+			return nil, base, &cli.Error{Op: "read the list of what the receiver has", Err: err}
+		}
+		defer in.Close()
+	}
+	have := make(map[format.ID]bool)
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		for _, word := range strings.Fields(lines.Text()) {
+			id, err := format.ParseID(word)
+			if err != nil {
+				return nil, base, cli.Usagef("--have %s: %w", file, err)
+			}
+			have[id] = true
+		}
+	}
+	for _, s := range list {
+		if have[s.ID] {
+			base = s.ID
+		} else {
+			rest = append(rest, s)
+		}
+	}
+	return rest, base, nil
+}
+
+// writeEmpty writes a stream without snapshots: there is nothing new.
+func writeEmpty(w *format.Writer, producer string) error {
+	if err := w.Write(&format.Header{Version: format.Version, Producer: producer}); err != nil {
+		return err
+	}
+	return w.Write(&format.End{})
+}
+
+// lossWatcher reports the losses that commits carry, and passes everything on.
+type lossWatcher struct{ app *cli.App }
+
+// Process implements format.Stage.
+func (l *lossWatcher) Process(rec format.Record, emit func(format.Record) error) error {
+	if c, ok := rec.(*format.Commit); ok && len(c.Losses) > 0 {
+		l.app.Warnf("%s", fmt.Sprintf("a snapshot records %d kinds of loss from when it was made; bk-import names them", len(c.Losses)))
+	}
+	return emit(rec)
+}

@@ -1,0 +1,108 @@
+package transfer
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+
+	"github.com/bk-backup/bk/cmd/internal/cli"
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo"
+)
+
+// Import is the program bk-import.
+type Import struct {
+	cli.RepoFlags `embed:""`
+
+	Compression  string `placeholder:"LEVEL" help:"Compress again: none, fastest, default, better, best or zstd:LEVEL. Default: keep what comes compressed as it is, and the repository's setting for the rest."`
+	Held         bool   `help:"Accept content that is only named, if this repository holds it (bk-export --held)."`
+	ListImported bool   `help:"List the ids of the snapshots held here, with the ids they had where they came from, and stop: for bk-export --have."`
+}
+
+// Help is the longer text.
+func (*Import) Help() string {
+	return `The stream comes from standard input: from bk-export, bk-filter, bk-backup --stdout, or a file. The repository is -r, else BK_IMPORT_REPO, else BK_REPO; its passphrase BK_IMPORT_PASSPHRASE, else BK_PASSPHRASE (or _FILE, _COMMAND), or it is asked for once the stream begins to arrive.
+
+Every payload is decoded and checked before it is stored. Each snapshot is committed as it completes; if the stream ends early, complete snapshots stay, the incomplete one never appears, and running the same again completes it without storing anything twice. Snapshots that are held already are recognised and left alone.`
+}
+
+// Run stores the stream.
+func (c *Import) Run(ctx context.Context, app *cli.App) error {
+	opts := repo.ImportOptions{Held: c.Held, OnWarning: func(text string) { app.Warnf("%s", text) }}
+	if c.ListImported {
+		return c.list(ctx, app)
+	}
+	in, err := app.StreamIn()
+	if err != nil {
+		return err
+	}
+	// The passphrase is asked for when the stream has begun to arrive: another
+	// program of the pipe may be asking before that.
+	buffered := bufio.NewReaderSize(in, 1<<16)
+	_, _ = buffered.Peek(1)
+	r, err := app.OpenRepo(ctx, &c.RepoFlags, cli.RoleTarget)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if opts.Compression, opts.Recompress, err = app.Compression(r, c.Compression); err != nil {
+		return err
+	}
+	opts.OnProgress = app.Progress()
+	sink, err := r.Import(ctx, opts)
+	if err != nil {
+		return err
+	}
+	copyErr := format.Copy(ctx, sink, format.NewReader(buffered, format.ReaderOptions{}))
+	closeErr := sink.Close()
+	c.report(app, sink.Summary())
+	if copyErr != nil {
+		return copyErr
+	}
+	return closeErr
+}
+
+// list prints what the repository holds.
+func (c *Import) list(ctx context.Context, app *cli.App) error {
+	r, err := app.OpenRepo(ctx, &c.RepoFlags, cli.RoleTarget)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	list, _, err := r.List(ctx)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(app.Stdout)
+	for _, s := range list {
+		if s.Imported.IsZero() {
+			fmt.Fprintln(out, s.ID)
+		} else {
+			fmt.Fprintln(out, s.ID, s.Imported)
+		}
+	}
+	return out.Flush()
+}
+
+// report says what was done.
+func (c *Import) report(app *cli.App, sum repo.Imported) {
+	app.ReportLosses(sum.Losses)
+	if app.JSON {
+		ids := make([]string, len(sum.Snapshots))
+		for i, s := range sum.Snapshots {
+			ids[i] = s.ID.String()
+		}
+		app.JSONEvent("summary", map[string]any{
+			"snapshots": ids, "snapshots_held": sum.HeldAlready, "entries": sum.Entries, "bytes": sum.Bytes,
+			"chunks": sum.DataChunks, "chunks_new": sum.NewChunks, "bytes_new": sum.NewBytes,
+			"bytes_new_compressed": sum.PayloadBytes, "bytes_stored": sum.StoredBytes, "packs": sum.Packs,
+		})
+		return
+	}
+	held := ""
+	if sum.HeldAlready > 0 {
+		held = fmt.Sprintf(", %d held already", sum.HeldAlready)
+	}
+	app.Sayf("imported %d snapshots%s: %s entries, %s of content", len(sum.Snapshots), held, cli.Count(sum.Entries), cli.Bytes(sum.Bytes))
+	app.Sayf("new: %s chunks, %s, %s compressed; %s stored", cli.Count(sum.NewChunks), cli.Bytes(sum.NewBytes), cli.Bytes(sum.PayloadBytes), cli.Bytes(sum.StoredBytes))
+}

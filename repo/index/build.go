@@ -1,0 +1,269 @@
+package index
+
+import (
+	"bufio"
+	"bytes"
+	"container/heap"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/bk-backup/bk/repo/pack"
+)
+
+// runWriter writes a run record by record. The number of records may turn out
+// smaller than announced, never larger.
+type runWriter struct {
+	f       *os.File
+	w       *bufio.Writer
+	path    string
+	fanBits uint
+	places  places
+	fan     []uint32
+	count   uint64
+	packs   []byte
+	names   [][32]byte
+	sums    []byte
+	block   []byte
+	last    record
+}
+
+func createRun(dir string, countMax uint64, packs []byte, names [][32]byte) (*runWriter, error) {
+	f, err := os.CreateTemp(dir, ".run-*")
+	if err != nil {
+		return nil, fmt.Errorf("create an index cache file in %s: %w", dir, err)
+	}
+	w := &runWriter{f: f, fanBits: fanBitsFor(countMax), packs: packs, names: names}
+	w.places = layout(0, uint64(len(packs)/packSize), uint64(len(names)), w.fanBits)
+	w.fan = make([]uint32, 1<<w.fanBits+1)
+	w.block = make([]byte, 0, blockSize+recordSize)
+	if _, err := f.Seek(int64(w.places.records), 0); err != nil {
+		w.abandon()
+		return nil, err
+	}
+	w.w = bufio.NewWriterSize(f, 1<<18)
+	return w, nil
+}
+
+func (w *runWriter) abandon() {
+	w.f.Close()
+	os.Remove(w.f.Name())
+}
+
+// add appends a record; labels ascend. A record equal to the one before is left out.
+func (w *runWriter) add(rec *record) error {
+	if w.count > 0 && *rec == w.last {
+		return nil
+	}
+	w.last = *rec
+	w.count++
+	i := uint32(0)
+	if w.fanBits > 0 {
+		i = binary.BigEndian.Uint32(rec[:4]) >> (32 - w.fanBits)
+	}
+	w.fan[i+1]++
+	w.block = append(w.block, rec[:]...)
+	if len(w.block) >= blockSize {
+		w.sums = binary.LittleEndian.AppendUint32(w.sums, crc32.Checksum(w.block[:blockSize], castagnoli))
+		w.block = append(w.block[:0], w.block[blockSize:]...)
+	}
+	_, err := w.w.Write(rec[:])
+	return err
+}
+
+// finish completes the file and gives it its name in the cache.
+func (w *runWriter) finish() (*Run, error) {
+	if len(w.block) > 0 {
+		w.sums = binary.LittleEndian.AppendUint32(w.sums, crc32.Checksum(w.block, castagnoli))
+	}
+	if _, err := w.w.Write(w.sums); err != nil {
+		return nil, err
+	}
+	if err := w.w.Flush(); err != nil {
+		return nil, err
+	}
+	tables := slices.Clone(w.packs)
+	for _, name := range w.names {
+		tables = append(tables, name[:]...)
+	}
+	sum := uint32(0)
+	for _, n := range w.fan {
+		sum += n
+		tables = binary.LittleEndian.AppendUint32(tables, sum)
+	}
+	head := make([]byte, 0, headerSize)
+	head = append(head, runMagic...)
+	head = binary.LittleEndian.AppendUint64(head, w.count)
+	head = binary.LittleEndian.AppendUint32(head, uint32(len(w.packs)/packSize))
+	head = binary.LittleEndian.AppendUint32(head, uint32(len(w.names)))
+	head = binary.LittleEndian.AppendUint32(head, uint32(w.fanBits))
+	head = binary.LittleEndian.AppendUint32(head, 0)
+	head = binary.LittleEndian.AppendUint64(head, w.places.records+w.count*recordSize+uint64(len(w.sums)))
+	head = binary.LittleEndian.AppendUint32(head, crc32.Checksum(tables, castagnoli))
+	head = append(head, make([]byte, 60-len(head))...)
+	head = binary.LittleEndian.AppendUint32(head, crc32.Checksum(head, castagnoli))
+	if _, err := w.f.WriteAt(append(head, tables...), 0); err != nil {
+		return nil, err
+	}
+	name := w.f.Name()
+	if err := w.f.Close(); err != nil {
+		return nil, err
+	}
+	final := filepath.Join(filepath.Dir(name), "run-"+filepath.Base(name)[len(".run-"):])
+	if err := os.Rename(name, final); err != nil {
+		return nil, err
+	}
+	return OpenRun(final)
+}
+
+// packTable numbers packs by name.
+type packTable struct {
+	number map[[32]byte]uint32
+	bytes  []byte
+}
+
+func (t *packTable) add(info pack.Info) uint32 {
+	if n, ok := t.number[info.Name]; ok {
+		return n
+	}
+	if t.number == nil {
+		t.number = make(map[[32]byte]uint32)
+	}
+	n := uint32(len(t.number))
+	t.number[info.Name] = n
+	t.bytes = appendPack(t.bytes, info)
+	return n
+}
+
+// batch gathers records in memory until they are written as a run.
+type batch struct {
+	packs   packTable
+	names   [][32]byte
+	records []record
+}
+
+func (b *batch) addPack(info pack.Info, entries []pack.Entry) {
+	number := b.packs.add(info)
+	for i, e := range entries {
+		b.records = append(b.records, makeRecord(e.Label, Location{
+			Pack: number, Number: uint32(i), Offset: e.Offset,
+			StoredSize: e.StoredSize, RawSize: e.RawSize, Codec: e.Codec,
+		}))
+	}
+}
+
+func (b *batch) write(dir string) (*Run, error) {
+	slices.SortFunc(b.records, func(x, y record) int { return bytes.Compare(x[:], y[:]) })
+	w, err := createRun(dir, uint64(len(b.records)), b.packs.bytes, b.names)
+	if err != nil {
+		return nil, err
+	}
+	for i := range b.records {
+		if err := w.add(&b.records[i]); err != nil {
+			w.abandon()
+			return nil, fmt.Errorf("write the index cache: %w", err)
+		}
+	}
+	run, err := w.finish()
+	if err != nil {
+		w.abandon()
+		return nil, fmt.Errorf("write the index cache: %w", err)
+	}
+	return run, nil
+}
+
+// merge writes one run with the records of several, in bounded memory.
+func merge(dir string, runs []*Run) (*Run, error) {
+	var table packTable
+	var names [][32]byte
+	seen := make(map[[32]byte]bool)
+	total := uint64(0)
+	h := make(cursors, 0, len(runs))
+	for _, r := range runs {
+		c := &cursor{run: r, packs: make([]uint32, r.Packs())}
+		for i := range c.packs {
+			c.packs[i] = table.add(r.Pack(uint32(i)))
+		}
+		r.Covers(func(name [32]byte) {
+			if !seen[name] {
+				seen[name] = true
+				names = append(names, name)
+			}
+		})
+		total += r.count
+		if ok, err := c.next(); err != nil {
+			return nil, err
+		} else if ok {
+			h = append(h, c)
+		}
+	}
+	w, err := createRun(dir, total, table.bytes, names)
+	if err != nil {
+		return nil, err
+	}
+	heap.Init(&h)
+	for len(h) > 0 {
+		c := h[0]
+		if err := w.add(&c.rec); err != nil {
+			w.abandon()
+			return nil, fmt.Errorf("write the index cache: %w", err)
+		}
+		ok, err := c.next()
+		if err != nil {
+			w.abandon()
+			return nil, err
+		}
+		if ok {
+			heap.Fix(&h, 0)
+		} else {
+			heap.Pop(&h)
+		}
+	}
+	run, err := w.finish()
+	if err != nil {
+		w.abandon()
+		return nil, fmt.Errorf("write the index cache: %w", err)
+	}
+	return run, nil
+}
+
+// cursor walks a run during a merge, with packs renumbered.
+type cursor struct {
+	run   *Run
+	packs []uint32
+	at    uint64
+	rec   record
+}
+
+func (c *cursor) next() (bool, error) {
+	if c.at == c.run.count {
+		return false, nil
+	}
+	if err := c.run.verify(c.at, c.at+1); err != nil {
+		return false, err
+	}
+	copy(c.rec[:], c.run.records[c.at*recordSize:])
+	c.at++
+	number := binary.LittleEndian.Uint32(c.rec[20:])
+	if int(number) >= len(c.packs) {
+		return false, fmt.Errorf("%s: record of a pack it does not list: %w", c.run.path, ErrDamaged)
+	}
+	binary.LittleEndian.PutUint32(c.rec[20:], c.packs[number])
+	return true, nil
+}
+
+type cursors []*cursor
+
+func (h cursors) Len() int           { return len(h) }
+func (h cursors) Less(i, j int) bool { return bytes.Compare(h[i].rec[:], h[j].rec[:]) < 0 }
+func (h cursors) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *cursors) Push(x any)        { *h = append(*h, x.(*cursor)) }
+func (h *cursors) Pop() any {
+	old := *h
+	x := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return x
+}

@@ -1,0 +1,291 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+
+	"github.com/bk-backup/bk/repo/pack"
+	"github.com/bk-backup/bk/repo/seal"
+)
+
+const (
+	batchRecordsMax = 1 << 20 // records sorted in memory at a time: 40 MiB
+	runsMax         = 8       // runs that a lookup may have to ask before some are merged
+)
+
+// Cache is the index of one group: the runs of a local directory, and what this
+// session has added. It is safe for concurrent use.
+type Cache struct {
+	dir       string
+	temporary bool
+
+	mu     sync.RWMutex
+	runs   []*Run // largest first
+	absent map[[32]byte]bool
+
+	pending pending
+}
+
+// Hit is a place where a chunk lies.
+type Hit struct {
+	Pack pack.Info
+	Location
+}
+
+// Open maps the runs in dir, which is made if it is missing. With an empty dir
+// the cache is a temporary directory, removed by Close.
+func Open(dir string) (*Cache, error) {
+	c := &Cache{dir: dir}
+	c.pending.init()
+	if dir == "" {
+		tmp, err := os.MkdirTemp("", "bk-index-*")
+		if err != nil {
+			return nil, fmt.Errorf("make a directory for the index: %w", err)
+		}
+		c.dir, c.temporary = tmp, true
+		return c, nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the index cache: %w", err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read the index cache: %w", err)
+	}
+	for _, f := range files {
+		if !strings.HasPrefix(f.Name(), "run-") {
+			continue
+		}
+		path := filepath.Join(dir, f.Name())
+		run, err := OpenRun(path)
+		switch {
+		case errors.Is(err, ErrDamaged):
+			os.Remove(path) // built again from storage by Refresh
+		case errors.Is(err, os.ErrNotExist): // merged by another process meanwhile
+		case err != nil:
+			c.Close()
+			return nil, fmt.Errorf("open the index cache: %w", err)
+		default:
+			c.runs = append(c.runs, run)
+		}
+	}
+	c.order()
+	return c, nil
+}
+
+// order sorts the runs and drops those whose index objects others cover, which
+// a merge in another process may have left.
+func (c *Cache) order() {
+	sort.Slice(c.runs, func(i, j int) bool { return c.runs[i].count > c.runs[j].count })
+	covered := make(map[[32]byte]bool)
+	kept := c.runs[:0]
+	for _, r := range c.runs {
+		fresh := false
+		r.Covers(func(name [32]byte) {
+			if !covered[name] {
+				fresh, covered[name] = true, true
+			}
+		})
+		if fresh {
+			kept = append(kept, r)
+		} else {
+			c.remove(r)
+		}
+	}
+	c.runs = kept
+}
+
+// remove deletes a run's file. The mapping stays until nobody can be reading it.
+func (c *Cache) remove(r *Run) {
+	os.Remove(r.path)
+	r.Close()
+}
+
+// Close unmaps everything. Nothing may use the cache afterwards.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var first error
+	for _, r := range c.runs {
+		if err := r.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	c.runs = nil
+	if c.temporary {
+		os.RemoveAll(c.dir)
+	}
+	return first
+}
+
+// Refresh makes the cache cover exactly the index objects that storage has.
+// fetch returns the opened body of an index object.
+func (c *Cache) Refresh(ctx context.Context, names [][32]byte, fetch func(ctx context.Context, name [32]byte) ([]byte, error)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	present := make(map[[32]byte]bool, len(names))
+	for _, n := range names {
+		present[n] = true
+	}
+	covered := c.dropVanished(present)
+	var b batch
+	for _, name := range names {
+		if covered[name] {
+			continue
+		}
+		body, err := fetch(ctx, name)
+		if err != nil {
+			return err
+		}
+		err = pack.ParseIndex(body, func(info pack.Info, entries []pack.Entry) error {
+			b.addPack(info, entries)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("index %x: %w", name[:8], err)
+		}
+		b.names = append(b.names, name)
+		if len(b.records) >= batchRecordsMax {
+			if err := c.addRun(&b); err != nil {
+				return err
+			}
+			b = batch{}
+		}
+	}
+	if len(b.names) > 0 {
+		if err := c.addRun(&b); err != nil {
+			return err
+		}
+	}
+	return c.mergeSome()
+}
+
+// dropVanished removes runs that cover an index object which storage no longer
+// has: what it listed may be gone. The rest of such a run is fetched again.
+func (c *Cache) dropVanished(present map[[32]byte]bool) (covered map[[32]byte]bool) {
+	covered = make(map[[32]byte]bool)
+	kept := c.runs[:0]
+	for _, r := range c.runs {
+		whole := true
+		r.Covers(func(name [32]byte) { whole = whole && present[name] })
+		if !whole {
+			c.remove(r)
+			continue
+		}
+		r.Covers(func(name [32]byte) { covered[name] = true })
+		kept = append(kept, r)
+	}
+	c.runs = kept
+	return covered
+}
+
+func (c *Cache) addRun(b *batch) error {
+	run, err := b.write(c.dir)
+	if err != nil {
+		return err
+	}
+	c.runs = append(c.runs, run)
+	sort.Slice(c.runs, func(i, j int) bool { return c.runs[i].count > c.runs[j].count })
+	return nil
+}
+
+// mergeSome keeps lookups short: beyond runsMax runs, the small ones become one.
+func (c *Cache) mergeSome() error {
+	if len(c.runs) <= runsMax {
+		return nil
+	}
+	// Merge from the smallest up, as long as a run is not much larger than all
+	// before it together: each record is then moved a logarithmic number of times.
+	first, sum := len(c.runs)-1, c.runs[len(c.runs)-1].count
+	for first > 0 && (c.runs[first-1].count <= 4*sum || len(c.runs)-first < runsMax/2) {
+		first--
+		sum += c.runs[first].count
+	}
+	old := append([]*Run(nil), c.runs[first:]...)
+	run, err := merge(c.dir, old)
+	if err != nil {
+		return err
+	}
+	c.runs = append(c.runs[:first], run)
+	for _, r := range old {
+		c.remove(r)
+	}
+	sort.Slice(c.runs, func(i, j int) bool { return c.runs[i].count > c.runs[j].count })
+	return nil
+}
+
+// SetAbsent names packs whose chunks count as missing: a plan of garbage
+// collection condemned them (spec/repository.md, section 9).
+func (c *Cache) SetAbsent(packs map[[32]byte]bool) {
+	c.mu.Lock()
+	c.absent = packs
+	c.mu.Unlock()
+}
+
+// Len returns the number of records, those that are listed twice counted twice.
+func (c *Cache) Len() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	n := c.pending.len()
+	for _, r := range c.runs {
+		n += r.Len()
+	}
+	return n
+}
+
+// EachPack calls fn with every pack that an index lists, some perhaps twice.
+func (c *Cache) EachPack(fn func(pack.Info) error) error {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, r := range c.runs {
+		for i := range r.Packs() {
+			if err := fn(r.Pack(uint32(i))); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// EachRecord calls fn with every record of every run.
+func (c *Cache) EachRecord(fn func(label seal.Label, hit Hit) error) error {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, r := range c.runs {
+		err := r.All(func(label seal.Label, loc Location) error {
+			if int(loc.Pack) >= r.Packs() {
+				return fmt.Errorf("%s: %w", r.path, ErrDamaged)
+			}
+			return fn(label, Hit{r.Pack(loc.Pack), loc})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Find returns a place where the chunk lies, for reading.
+func (c *Cache) Find(label seal.Label) (Hit, bool, error) {
+	for {
+		if hit, ok := c.pending.find(label); ok {
+			return hit, true, nil
+		}
+		hit, found, err := c.findStored(label)
+		if found || err != nil {
+			return hit, found, err
+		}
+		// Flush moves a chunk from pending to the runs: look once more if it
+		// did so between the two looks.
+		if hit, ok := c.pending.find(label); ok {
+			return hit, true, nil
+		}
+		return c.findStored(label)
+	}
+}

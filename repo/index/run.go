@@ -1,0 +1,302 @@
+package index
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math/bits"
+	"os"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bk-backup/bk/repo/pack"
+	"github.com/bk-backup/bk/repo/seal"
+)
+
+// A run is a file of
+//
+//	header   64 bytes: magic, count of records, packs, names, fan-out bits,
+//	         length of the file, CRC-32C of packs, names and fan-out, of the header
+//	packs    packSize bytes each: the packs that the records lie in
+//	names    32 bytes each: the index objects that the run covers
+//	fan-out  u32 for each value of the first fanBits bits of a label, and one
+//	         more: the number of records before it
+//	records  recordSize bytes each, sorted by label, from a multiple of 4096 on
+//	sums     u32 for each block of 4096 bytes of records: its CRC-32C
+//
+// All integers are little endian: a run is read on the machine that wrote it.
+const (
+	runMagic    = "bkrun 1\n"
+	headerSize  = 64
+	recordSize  = 40
+	packSize    = 104
+	nameSize    = 32
+	blockSize   = 4096
+	fanBitsMax  = 18
+	bucketCount = 48 // records per fan-out bucket aimed at
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// ErrDamaged says that a run in the local cache is not what was written. The
+// cache is then built again; nothing on storage is concerned.
+var ErrDamaged = errors.New("the local index cache is damaged")
+
+// Location says where a chunk lies.
+type Location struct {
+	Pack       uint32 // number of the pack within the run
+	Number     uint32 // number of the chunk within the pack
+	Offset     uint32 // first byte of the sealed chunk in the pack
+	StoredSize uint32 // sealed bytes
+	RawSize    uint32 // plain bytes
+	Codec      pack.Codec
+}
+
+// Run is an open, mapped run. It is safe for concurrent use until Close.
+type Run struct {
+	path    string
+	file    []byte // the mapping
+	count   uint64
+	packs   []byte
+	names   []byte
+	fan     []byte
+	fanBits uint
+	records []byte
+	sums    []byte
+	checked []atomic.Uint32 // a bit for each block whose sum was compared
+}
+
+// OpenRun maps the run at path and checks all of it but the records, whose
+// blocks are checked when they are first read.
+func OpenRun(path string) (*Run, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	damaged := func(what string) error { return fmt.Errorf("%s: %s: %w", path, what, ErrDamaged) }
+	if fi.Size() < headerSize {
+		return nil, damaged("too short")
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, int(fi.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map %s: %w", path, err)
+	}
+	r := &Run{path: path, file: m}
+	if err := r.parse(); err != nil {
+		r.Close()
+		return nil, damaged(err.Error())
+	}
+	return r, nil
+}
+
+func (r *Run) parse() error {
+	h := r.file[:headerSize]
+	if string(h[:8]) != runMagic {
+		return errors.New("not a run")
+	}
+	if crc32.Checksum(h[:60], castagnoli) != binary.LittleEndian.Uint32(h[60:]) {
+		return errors.New("header checksum")
+	}
+	r.count = binary.LittleEndian.Uint64(h[8:])
+	packs, names := uint64(binary.LittleEndian.Uint32(h[16:])), uint64(binary.LittleEndian.Uint32(h[20:]))
+	r.fanBits = uint(binary.LittleEndian.Uint32(h[24:]))
+	if r.fanBits > fanBitsMax || r.count > 1<<40 {
+		return errors.New("header values")
+	}
+	l := layout(r.count, packs, names, r.fanBits)
+	if l.size != uint64(len(r.file)) || l.size != binary.LittleEndian.Uint64(h[32:]) {
+		return fmt.Errorf("%d bytes long instead of %d", len(r.file), l.size)
+	}
+	r.packs = r.file[headerSize:l.names]
+	r.names = r.file[l.names:l.fan]
+	r.fan = r.file[l.fan:l.fanEnd]
+	r.records = r.file[l.records : l.records+r.count*recordSize]
+	r.sums = r.file[l.sums:l.size]
+	if crc32.Checksum(r.file[headerSize:l.fanEnd], castagnoli) != binary.LittleEndian.Uint32(h[40:]) {
+		return errors.New("table checksum")
+	}
+	r.checked = make([]atomic.Uint32, (len(r.sums)/4+31)/32)
+	return nil
+}
+
+// places of the parts of a run.
+type places struct{ names, fan, fanEnd, records, sums, size uint64 }
+
+func layout(count, packs, names uint64, fanBits uint) places {
+	var l places
+	l.names = headerSize + packs*packSize
+	l.fan = l.names + names*nameSize
+	l.fanEnd = l.fan + 4*(1<<fanBits+1)
+	l.records = (l.fanEnd + blockSize - 1) / blockSize * blockSize
+	l.sums = l.records + count*recordSize
+	blocks := (count*recordSize + blockSize - 1) / blockSize
+	l.size = l.sums + 4*blocks
+	return l
+}
+
+// fanBitsFor chooses the fan-out for a number of records.
+func fanBitsFor(count uint64) uint {
+	return min(uint(bits.Len64(count/bucketCount)), fanBitsMax)
+}
+
+// Close unmaps the run. Nothing that it returned refers to it.
+func (r *Run) Close() error {
+	if r.file == nil {
+		return nil
+	}
+	err := unix.Munmap(r.file)
+	r.file = nil
+	return err
+}
+
+// Len returns the number of records.
+func (r *Run) Len() int { return int(r.count) }
+
+// Packs returns the number of packs.
+func (r *Run) Packs() int { return len(r.packs) / packSize }
+
+// Covers calls fn with the name of each index object that the run covers.
+func (r *Run) Covers(fn func(name [32]byte)) {
+	for i := 0; i+nameSize <= len(r.names); i += nameSize {
+		fn([32]byte(r.names[i : i+nameSize]))
+	}
+}
+
+// Pack returns what is known of pack number i of the run.
+func (r *Run) Pack(i uint32) pack.Info {
+	b := r.packs[int(i)*packSize:][:packSize]
+	info := pack.Info{
+		Kind:  seal.Kind(b[96]),
+		Suite: seal.Suite(b[97]),
+		Epoch: binary.LittleEndian.Uint32(b[88:]),
+		Size:  int64(binary.LittleEndian.Uint64(b[80:])),
+		Count: binary.LittleEndian.Uint32(b[92:]),
+	}
+	copy(info.Name[:], b[0:32])
+	copy(info.Salt[:], b[32:64])
+	copy(info.Writer[:], b[64:80])
+	return info
+}
+
+func appendPack(dst []byte, info pack.Info) []byte {
+	dst = append(dst, info.Name[:]...)
+	dst = append(dst, info.Salt[:]...)
+	dst = append(dst, info.Writer[:]...)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(info.Size))
+	dst = binary.LittleEndian.AppendUint32(dst, info.Epoch)
+	dst = binary.LittleEndian.AppendUint32(dst, info.Count)
+	return append(dst, byte(info.Kind), byte(info.Suite), 0, 0, 0, 0, 0, 0)
+}
+
+// record is one record in memory, as it lies in the file.
+type record [recordSize]byte
+
+func makeRecord(label seal.Label, loc Location) record {
+	var rec record
+	copy(rec[:20], label[:])
+	binary.LittleEndian.PutUint32(rec[20:], loc.Pack)
+	binary.LittleEndian.PutUint32(rec[24:], loc.Number)
+	binary.LittleEndian.PutUint32(rec[28:], loc.Offset)
+	binary.LittleEndian.PutUint32(rec[32:], loc.StoredSize)
+	binary.LittleEndian.PutUint32(rec[36:], loc.RawSize|uint32(loc.Codec)<<26)
+	return rec
+}
+
+func locationOf(rec []byte) Location {
+	sizeCodec := binary.LittleEndian.Uint32(rec[36:])
+	return Location{
+		Pack:       binary.LittleEndian.Uint32(rec[20:]),
+		Number:     binary.LittleEndian.Uint32(rec[24:]),
+		Offset:     binary.LittleEndian.Uint32(rec[28:]),
+		StoredSize: binary.LittleEndian.Uint32(rec[32:]),
+		RawSize:    sizeCodec & (1<<26 - 1),
+		Codec:      pack.Codec(sizeCodec >> 26),
+	}
+}
+
+// bucket returns the range of records whose labels share the fan-out bits.
+func (r *Run) bucket(label seal.Label) (lo, hi uint64) {
+	i := uint64(0)
+	if r.fanBits > 0 {
+		i = uint64(binary.BigEndian.Uint32(label[:4]) >> (32 - r.fanBits))
+	}
+	lo = uint64(binary.LittleEndian.Uint32(r.fan[4*i:]))
+	hi = uint64(binary.LittleEndian.Uint32(r.fan[4*i+4:]))
+	return min(lo, r.count), min(hi, r.count)
+}
+
+// Find calls fn with each place where the chunk lies, until it returns false.
+func (r *Run) Find(label seal.Label, fn func(Location) bool) error {
+	lo, hi := r.bucket(label)
+	if lo >= hi {
+		return nil
+	}
+	if err := r.verify(lo, hi); err != nil {
+		return err
+	}
+	end := hi
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		if bytes.Compare(r.records[mid*recordSize:][:20], label[:]) < 0 {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	for ; lo < end; lo++ {
+		rec := r.records[lo*recordSize:][:recordSize]
+		if !bytes.Equal(rec[:20], label[:]) {
+			return nil
+		}
+		loc := locationOf(rec)
+		if int(loc.Pack) >= r.Packs() {
+			return fmt.Errorf("%s: record of a pack it does not list: %w", r.path, ErrDamaged)
+		}
+		if !fn(loc) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// verify compares the checksums of the blocks that hold records lo to hi.
+func (r *Run) verify(lo, hi uint64) error {
+	for b := lo * recordSize / blockSize; b <= (hi*recordSize-1)/blockSize; b++ {
+		word, bit := &r.checked[b/32], uint32(1)<<(b%32)
+		if word.Load()&bit != 0 {
+			continue
+		}
+		block := r.records[b*blockSize : min((b+1)*blockSize, uint64(len(r.records)))]
+		if crc32.Checksum(block, castagnoli) != binary.LittleEndian.Uint32(r.sums[4*b:]) {
+			return fmt.Errorf("%s: block %d: %w", r.path, b, ErrDamaged)
+		}
+		word.Or(bit)
+	}
+	return nil
+}
+
+// All calls fn with every record in label order.
+func (r *Run) All(fn func(label seal.Label, loc Location) error) error {
+	const step = 4096
+	for lo := uint64(0); lo < r.count; lo += step {
+		hi := min(lo+step, r.count)
+		if err := r.verify(lo, hi); err != nil {
+			return err
+		}
+		for i := lo; i < hi; i++ {
+			rec := r.records[i*recordSize:][:recordSize]
+			if err := fn(seal.Label(rec[:20]), locationOf(rec)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package repo
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/chunker"
+	"github.com/bk-backup/bk/repo/tree"
+)
+
+// Listing walks the entries of a snapshot in path order.
+type Listing struct {
+	ctx   context.Context
+	rd    *tree.Reader
+	item  *tree.Item
+	entry format.Entry
+}
+
+// Listing opens the listing of a snapshot, or what is at and below a path of it.
+func (r *Repository) Listing(ctx context.Context, s *Snapshot, below string) (*Listing, error) {
+	rd, err := tree.NewReader(ctx, tree.Listing{Chunks: metaReader{r}, Root: s.Root},
+		tree.ReaderOptions{Below: below, ReadAhead: 4 * r.workers()})
+	if err != nil {
+		return nil, fmt.Errorf("read the listing of snapshot %s: %w", s.ID, err)
+	}
+	return &Listing{ctx: ctx, rd: rd}, nil
+}
+
+// Next returns the next entry, valid until the next call; io.EOF at the end.
+func (l *Listing) Next() (*format.Entry, error) {
+	it, err := l.rd.Next()
+	if err != nil {
+		return nil, err
+	}
+	l.item = it
+	if err := it.Decode(l.ctx, &l.entry); err != nil {
+		return nil, err
+	}
+	return &l.entry, nil
+}
+
+// Close releases what was being read ahead.
+func (l *Listing) Close() error {
+	l.rd.Close()
+	return nil
+}
+
+// Predecessor returns the newest snapshot in a list, oldest first, that was made
+// of the same roots on the same host, or nil.
+func Predecessor(list []*Snapshot, host string, roots []string) *Snapshot {
+	want := slices.Sorted(slices.Values(roots))
+	for i := len(list) - 1; i >= 0; i-- {
+		s := list[i]
+		if s.Meta.Host == host && slices.Equal(slices.Sorted(slices.Values(s.Meta.Roots)), want) {
+			return s
+		}
+	}
+	return nil
+}
+
+// Splitters returns the factory of a splitter with the secrets of the
+// repository's own group, so that its members cut alike.
+func (r *Repository) Splitters(spec chunker.Spec) (*chunker.Factory, error) {
+	f, err := chunker.New(spec, chunker.Keyed{Secret: [32]byte(r.own.Split)})
+	if err != nil {
+		return nil, fmt.Errorf("prepare the splitter %s: %w", spec, err)
+	}
+	return f, nil
+}

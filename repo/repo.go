@@ -1,0 +1,208 @@
+package repo
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/bk-backup/bk/repo/index"
+	"github.com/bk-backup/bk/repo/keyring"
+	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/store"
+)
+
+// Options are what a repository needs from its surroundings.
+type Options struct {
+	// CacheDir is where the index is cached; a directory for each repository is
+	// made below it. Empty: a temporary directory for as long as it is open.
+	CacheDir string
+	// Program and Host are written into sessions, for people.
+	Program, Host string
+	// Workers is how many goroutines decode, compress and seal; 0: GOMAXPROCS.
+	Workers int
+	Log     *slog.Logger     // nil discards
+	Now     func() time.Time // nil: time.Now
+	Rand    io.Reader        // nil: crypto/rand
+}
+
+func (o Options) withDefaults() Options {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	return o
+}
+
+// Repository is an open bk repository. It is safe for concurrent use.
+type Repository struct {
+	store store.Store
+	keys  *keyring.Keyring
+	own   *keyring.Group
+	label *seal.Labeler
+	index *index.Cache
+	opts  Options
+
+	openers openers
+	meta    metaCache
+	stats   Stats
+
+	snapMu sync.Mutex
+	snaps  []*Snapshot // nil until read
+}
+
+// Init makes a repository in an empty store and opens it.
+func Init(ctx context.Context, st store.Store, init keyring.InitOptions, opts Options) (*Repository, error) {
+	opts = opts.withDefaults()
+	if init.Rand == nil {
+		init.Rand = opts.Rand
+	}
+	if init.Now == nil {
+		init.Now = opts.Now
+	}
+	keys, err := keyring.Init(ctx, st, init)
+	if err != nil {
+		return nil, fmt.Errorf("make a repository in %s: %w", st, err)
+	}
+	return open(ctx, st, keys, nil, opts)
+}
+
+// Open opens the repository in st with whatever secret the caller has. It fails
+// with keyring.ErrNoRepository, keyring.ErrNoKeyFits, or seal.ErrVersion.
+// The repository closes the store.
+func Open(ctx context.Context, st store.Store, secrets keyring.Secrets, opts Options) (*Repository, error) {
+	opts = opts.withDefaults()
+	// Deriving the key takes a tenth of a second on purpose; the index objects
+	// are listed meanwhile.
+	var keys *keyring.Keyring
+	var names [][32]byte
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		keys, err = keyring.Open(gctx, st, secrets)
+		return err
+	})
+	g.Go(func() (err error) {
+		names, err = listIndexes(gctx, st)
+		if errors.Is(err, store.ErrNotFound) {
+			err = nil // no repository: keyring says it better
+		}
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("open the repository %s: %w", st, err)
+	}
+	return open(ctx, st, keys, names, opts)
+}
+
+func open(ctx context.Context, st store.Store, keys *keyring.Keyring, names [][32]byte, opts Options) (*Repository, error) {
+	r := &Repository{store: st, keys: keys, own: keys.Own(), opts: opts}
+	r.label = seal.NewLabeler(&r.own.Label)
+	r.openers.init()
+	r.meta.init()
+	dir := opts.CacheDir
+	if dir != "" {
+		dir = filepath.Join(dir, keys.Repository().String(), r.own.ID.String())
+	}
+	var err error
+	if r.index, err = index.Open(dir); err != nil {
+		return nil, fmt.Errorf("open the repository %s: %w", st, err)
+	}
+	if err := r.index.Refresh(ctx, names, r.fetchIndex); err != nil {
+		r.index.Close()
+		return nil, fmt.Errorf("read the index of %s: %w", st, err)
+	}
+	return r, nil
+}
+
+// listIndexes returns the names of the index objects on storage.
+func listIndexes(ctx context.Context, st store.Reader) ([][32]byte, error) {
+	var names [][32]byte
+	err := st.List(ctx, seal.KindIndex.Dir(), func(info store.Info) error {
+		if name, ok := seal.ParseName(info.Name); ok {
+			names = append(names, name.Sum)
+		}
+		return nil
+	})
+	return names, err
+}
+
+// fetchIndex reads and opens an index object.
+func (r *Repository) fetchIndex(ctx context.Context, sum [32]byte) ([]byte, error) {
+	name := seal.Name{Kind: seal.KindIndex, Sum: sum}.String()
+	return r.getObject(ctx, name, seal.KindIndex)
+}
+
+// getObject reads and opens an object of the own group that is sealed whole.
+func (r *Repository) getObject(ctx context.Context, name string, kind seal.Kind) ([]byte, error) {
+	stored, err := r.store.Get(ctx, name, seal.ObjectSizeMax)
+	if err != nil {
+		return nil, err
+	}
+	h, err := seal.ParseHeader(stored)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	secret, err := r.secretFor(h)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	body, _, err := seal.OpenObject(secret, stored, seal.Expect{
+		Name: name, Kind: kind, Repository: r.keys.Repository(), Owner: h.Owner,
+	})
+	return body, err
+}
+
+// secretFor finds the epoch key that an object was sealed under.
+func (r *Repository) secretFor(h seal.Header) (*seal.Key, error) {
+	g := r.keys.Group(seal.GroupID(h.Owner))
+	if g == nil {
+		return nil, fmt.Errorf("sealed for group %x, whose keys this client does not have", h.Owner[:4])
+	}
+	secret := g.EpochKey(h.Epoch)
+	if secret == nil {
+		return nil, fmt.Errorf("sealed under epoch %d of group %s, whose key this client does not have", h.Epoch, g.ID)
+	}
+	return secret, nil
+}
+
+// header returns the header of a new object of the own group.
+func (r *Repository) header(kind seal.Kind) seal.Header {
+	epoch, _ := r.own.CurrentEpoch()
+	return seal.Header{Kind: kind, Suite: r.keys.Suite(), Epoch: epoch, Repository: r.keys.Repository(), Owner: r.own.ID}
+}
+
+// createObject seals a body for the own group and stores it under name.
+func (r *Repository) createObject(ctx context.Context, name string, kind seal.Kind, body []byte) error {
+	_, secret := r.own.CurrentEpoch()
+	stored, err := seal.SealObject(secret, r.header(kind), body, r.opts.Rand)
+	if err != nil {
+		return fmt.Errorf("seal %s: %w", name, err)
+	}
+	return r.store.Create(ctx, name, stored)
+}
+
+// Keyring returns the keys of the repository.
+func (r *Repository) Keyring() *keyring.Keyring { return r.keys }
+
+// String names the place of the repository, without secrets.
+func (r *Repository) String() string { return r.store.String() }
+
+// ChunksListed returns how many chunks the index lists.
+func (r *Repository) ChunksListed() int { return r.index.Len() }
+
+// Close releases the index and the store.
+func (r *Repository) Close() error {
+	return errors.Join(r.index.Close(), r.store.Close())
+}

@@ -1,0 +1,165 @@
+package repo
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo/internal/mp"
+	"github.com/bk-backup/bk/repo/pack"
+	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/store"
+)
+
+// ErrFenced says that garbage collection expired a session that slept too long.
+var ErrFenced = errors.New("garbage collection expired this session, which was silent for too long")
+
+// session is somebody writing: packs, indexes and snapshots under one name.
+type session struct {
+	r        *Repository
+	id       seal.SessionID
+	next     uint64 // number of the next snapshot slot
+	sequence uint64 // highest seen
+	heads    map[seal.ClientID]headSeen
+	data     *packer
+	metas    *packer
+}
+
+type headSeen struct {
+	sequence uint64
+	ids      []format.ID
+}
+
+// sessionBody is the content of a session object.
+type sessionBody struct {
+	Begun   []int64 `msgpack:"begun"`
+	Client  []byte  `msgpack:"client"`
+	Host    []byte  `msgpack:"host,omitempty"`
+	Pid     int     `msgpack:"pid"`
+	Program string  `msgpack:"program,omitempty"`
+	Session []byte  `msgpack:"session"`
+}
+
+// beginSession announces a writer. known are the snapshots it saw.
+func (r *Repository) beginSession(ctx context.Context, known []*Snapshot) (*session, error) {
+	s := &session{r: r, heads: make(map[seal.ClientID]headSeen)}
+	now := r.opts.Now()
+	binary.BigEndian.PutUint64(s.id[:8], uint64(now.UnixNano()))
+	if _, err := io.ReadFull(r.opts.Rand, s.id[8:]); err != nil {
+		return nil, fmt.Errorf("draw a session's name: %w", err)
+	}
+	for _, snap := range known {
+		s.saw(snap)
+	}
+	client := r.keys.Client()
+	body := mp.Encode(&sessionBody{
+		Begun: []int64{now.Unix(), int64(now.Nanosecond())}, Client: client[:], Host: []byte(r.opts.Host),
+		Pid: os.Getpid(), Program: r.opts.Program, Session: s.id[:],
+	})
+	if err := r.createObject(ctx, s.name(), seal.KindSession, body); err != nil {
+		return nil, fmt.Errorf("begin to write: %w", err)
+	}
+	s.data = newPacker(ctx, r, seal.ChunkData, nil)
+	s.metas = newPacker(ctx, r, seal.ChunkMeta, r.meta.unpin)
+	return s, nil
+}
+
+func (s *session) name() string {
+	return seal.Name{Kind: seal.KindSession, Client: s.r.keys.Client(), Session: s.id}.String()
+}
+
+// saw keeps track of sequence numbers and heads.
+func (s *session) saw(snap *Snapshot) {
+	s.sequence = max(s.sequence, snap.Sequence)
+	h := s.heads[snap.Client]
+	switch {
+	case snap.Sequence > h.sequence || h.ids == nil:
+		h = headSeen{snap.Sequence, []format.ID{snap.ID}}
+	case snap.Sequence == h.sequence:
+		h.ids = append(h.ids, snap.ID)
+	}
+	s.heads[snap.Client] = h
+}
+
+// flush makes all chunks saved so far durable and lists them in an index.
+func (s *session) flush(ctx context.Context) error {
+	if err := s.data.flush(); err != nil {
+		return err
+	}
+	if err := s.metas.flush(); err != nil {
+		return err
+	}
+	return s.writeIndex(ctx)
+}
+
+// writeIndex lists the packs that no index lists.
+func (s *session) writeIndex(ctx context.Context) error {
+	return s.r.index.Flush(func(packs []pack.Listed) ([32]byte, error) {
+		body := pack.AppendIndex(nil, nil, packs)
+		_, secret := s.r.own.CurrentEpoch()
+		stored, err := seal.SealObject(secret, s.r.header(seal.KindIndex), body, s.r.opts.Rand)
+		if err != nil {
+			return [32]byte{}, fmt.Errorf("seal an index: %w", err)
+		}
+		sum := [32]byte(format.SumID(stored))
+		name := seal.Name{Kind: seal.KindIndex, Sum: sum}.String()
+		if err := s.r.store.Create(ctx, name, stored); err != nil {
+			return sum, fmt.Errorf("store an index: %w", err)
+		}
+		return sum, nil
+	})
+}
+
+// commit makes a snapshot visible. Everything it refers to is flushed first.
+func (s *session) commit(ctx context.Context, snap *Snapshot) error {
+	if err := s.flush(ctx); err != nil {
+		return err
+	}
+	snap.Client, snap.Session, snap.Number = s.r.keys.Client(), s.id, s.next
+	snap.Sequence = s.sequence + 1
+	for _, h := range s.heads {
+		snap.Heads = append(snap.Heads, h.ids...)
+	}
+	sortIDs(snap.Heads)
+	salt := make([]byte, 32)
+	if _, err := io.ReadFull(s.r.opts.Rand, salt); err != nil {
+		return fmt.Errorf("draw a snapshot's salt: %w", err)
+	}
+	body, err := s.r.encodeSnapshot(snap, salt)
+	if err != nil {
+		return err
+	}
+	snap.ID = format.SumID(body)
+	snap.Meta.ID = snap.ID
+	err = s.r.createObject(ctx, snap.objectName(), seal.KindSnapshot, s.r.keys.SignSnapshot(body))
+	if errors.Is(err, store.ErrExists) {
+		return fmt.Errorf("commit a snapshot: %w", ErrFenced)
+	}
+	if err != nil {
+		return fmt.Errorf("commit a snapshot: %w", err)
+	}
+	s.next++
+	s.saw(snap)
+	return nil
+}
+
+// end says that nothing more will be written. What is not committed stays
+// unreferenced until it is collected.
+func (s *session) end() error {
+	s.data.wg.Wait()
+	s.metas.wg.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := s.r.store.Delete(ctx, s.name()); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("end the session: %w", err)
+	}
+	return nil
+}
+
+func sortIDs(ids []format.ID) { slices.SortFunc(ids, format.ID.Compare) }

@@ -1,0 +1,435 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo/pack"
+	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/tree"
+)
+
+// ImportOptions say how a stream goes into a repository.
+type ImportOptions struct {
+	// Backup is set by a source in the same process that makes new snapshots:
+	// they then count as this client's own, not as imported.
+	Backup bool
+	// Compression is what plain payloads are stored with; compressed ones are
+	// kept as they came unless Recompress is set.
+	Compression format.Level
+	Recompress  bool
+	// Held accepts refs to chunks that the repository holds already, and not
+	// only to those of the stream (the feature held).
+	Held bool
+	// Known, if set, are the repository's snapshots as List returned them.
+	Known      []*Snapshot
+	OnProgress func(format.Progress)
+	OnWarning  func(text string)
+}
+
+// Imported sums up what an import did.
+type Imported struct {
+	Snapshots    []*Snapshot // committed now
+	HeldAlready  int         // snapshots that the repository had
+	Entries      uint64      // entry records
+	Bytes        uint64      // plain bytes of content they stand for
+	DataChunks   uint64      // data records
+	NewChunks    uint64      // chunks of content that were stored
+	NewBytes     uint64      // their plain bytes
+	PayloadBytes uint64      // their payloads, after compression
+	StoredBytes  int64       // packs written, data and meta
+	Packs        int
+	Losses       []format.Loss
+}
+
+// Sink stores a stream in a repository. Each snapshot is committed as it
+// completes; what arrived of an incomplete one stays out of sight.
+type Sink struct {
+	r    *Repository
+	ctx  context.Context
+	opts ImportOptions
+
+	session *session
+	pool    *pool
+	saver   *metaSaver
+	content *tree.ContentWriter
+	known   map[format.ID]*Snapshot // by own id and by imported id
+	sent    *idSet                  // chunks of this stream
+	header  *format.Header
+
+	prevID   format.ID // id, in the stream, of the snapshot before
+	prevRoot format.ID
+
+	cur      *importing
+	sum      Imported
+	newData  newCounters
+	progress format.Progress
+	err      error
+	ended    bool
+}
+
+// importing is the snapshot that is arriving.
+type importing struct {
+	meta  format.Snapshot
+	base  format.ID // root of the parent's listing
+	edits *editQueue
+	entry *format.Entry // the file whose content is arriving
+	size  uint64        // content of that file so far
+}
+
+// Import returns a sink that stores a stream.
+func (r *Repository) Import(ctx context.Context, opts ImportOptions) (*Sink, error) {
+	snaps := opts.Known
+	var err error
+	if snaps == nil {
+		if snaps, _, err = r.List(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.keys.CheckWrite(); err != nil {
+		return nil, err
+	}
+	s := &Sink{r: r, ctx: ctx, opts: opts, known: make(map[format.ID]*Snapshot), sent: newIDSet()}
+	for _, snap := range snaps {
+		s.known[snap.ID] = snap
+		if !snap.Imported.IsZero() {
+			s.known[snap.Imported] = snap
+		}
+	}
+	if s.session, err = r.beginSession(ctx, snaps); err != nil {
+		return nil, err
+	}
+	s.pool = newPool(ctx, r.workers())
+	s.saver = &metaSaver{metaReader{r}, s}
+	s.content = tree.NewContentWriter(ctx, s.saver)
+	return s, nil
+}
+
+// Summary returns what was done so far.
+func (s *Sink) Summary() Imported {
+	sum := s.sum
+	s.newData.addTo(&sum)
+	for _, p := range []*packer{s.session.data, s.session.metas} {
+		packs, bytes := p.written()
+		sum.Packs += packs
+		sum.StoredBytes += bytes
+	}
+	return sum
+}
+
+// Write implements format.Sink.
+func (s *Sink) Write(rec format.Record) error {
+	if s.err == nil {
+		s.err = s.write(rec)
+	}
+	return s.err
+}
+
+func (s *Sink) write(rec format.Record) error {
+	switch rec := rec.(type) {
+	case *format.Header:
+		s.header = rec
+		return nil
+	case *format.Snapshot:
+		return s.begin(rec)
+	case *format.End:
+		s.ended = true
+		return s.session.end()
+	}
+	if s.cur == nil {
+		if _, ok := rec.(*format.Extension); ok {
+			return nil
+		}
+		return fmt.Errorf("import: a %s record outside of a snapshot", rec.Kind())
+	}
+	switch rec := rec.(type) {
+	case *format.Entry:
+		return s.entry(rec)
+	case *format.Data:
+		return s.data(rec)
+	case *format.Refs:
+		return s.refs(rec)
+	case *format.CopyRange:
+		return s.copyRange(rec)
+	case *format.Hole:
+		s.cur.size += rec.Size
+		return s.content.Hole(rec.Size)
+	case *format.EOF:
+		return s.eof(rec)
+	case *format.Remove:
+		return s.cur.edits.put(edit{path: rec.Path})
+	case *format.Commit:
+		return s.commit(rec)
+	case *format.Extension:
+		return nil
+	}
+	return fmt.Errorf("import: unexpected %s record", rec.Kind())
+}
+
+// begin finds the listing that the snapshot's records apply to.
+func (s *Sink) begin(rec *format.Snapshot) error {
+	cur := &importing{meta: *format.Clone(rec).(*format.Snapshot)}
+	switch {
+	case rec.Parent.IsZero():
+	case rec.Parent == s.prevID:
+		cur.base = s.prevRoot
+	default:
+		snap, ok := s.known[rec.Parent]
+		if !ok {
+			return fmt.Errorf("snapshot %s is sent as a difference against %s, which this repository does not hold", rec.ID, rec.Parent)
+		}
+		cur.base = snap.Root
+	}
+	cur.edits = newEditQueue()
+	s.cur = cur
+	if e := rec.Estimate; e != nil {
+		s.progress.EntriesTotal, s.progress.BytesTotal = s.progress.Entries+e.Entries, s.progress.Bytes+e.Bytes
+	}
+	return s.startEdits(cur)
+}
+
+// startEdits begins to apply records to the parent's listing, in a goroutine of
+// its own for each snapshot.
+func (s *Sink) startEdits(cur *importing) error {
+	up := tree.NewBuilder(s.ctx, s.saver, tree.SplitKey(s.r.own.Split))
+	if !cur.base.IsZero() {
+		var err error
+		if up, err = tree.NewUpdater(s.ctx, s.saver, tree.SplitKey(s.r.own.Split), cur.base); err != nil {
+			return fmt.Errorf("read the parent of snapshot %s: %w", cur.meta.ID, err)
+		}
+	}
+	if !cur.meta.Unsorted {
+		go cur.edits.run(up, up.Finish)
+		return nil
+	}
+	sorter := tree.NewSorter(s.ctx, s.saver, tree.SorterOptions{})
+	go cur.edits.run(sorter, func() (format.ID, tree.Stats, error) {
+		defer sorter.Close()
+		if err := sorter.Apply(up); err != nil {
+			return format.ID{}, tree.Stats{}, err
+		}
+		return up.Finish()
+	})
+	return nil
+}
+
+func (s *Sink) entry(rec *format.Entry) error {
+	s.sum.Entries++
+	s.progress.Entries++
+	s.progress.Path = rec.Path
+	if s.opts.OnProgress != nil {
+		s.opts.OnProgress(s.progress)
+	}
+	if rec.Type != format.TypeFile {
+		return s.cur.edits.put(edit{path: rec.Path, entry: rec.Clone()})
+	}
+	s.cur.entry = rec.Clone()
+	s.cur.size = 0
+	s.content.Reset()
+	return nil
+}
+
+func (s *Sink) data(rec *format.Data) error {
+	s.sum.DataChunks++
+	s.progress.Bytes += uint64(rec.Size)
+	s.sent.add(rec.ID, rec.Size)
+	if err := s.store(rec); err != nil {
+		return err
+	}
+	s.cur.size += uint64(rec.Size)
+	return s.content.Chunk(rec.ID, uint64(rec.Size))
+}
+
+// store gives a chunk to the workers, who check it and keep it if it is new.
+func (s *Sink) store(rec *format.Data) error {
+	payload := rec.Take()
+	d := format.Data{ID: rec.ID, Size: rec.Size, Codec: rec.Codec, Payload: payload, Checked: rec.Checked}
+	return s.pool.do(len(payload), func() error {
+		err := s.keep(&d)
+		format.FreePayload(payload)
+		return err
+	})
+}
+
+// keep checks a chunk and stores it if the repository does not hold it.
+// A payload is always decoded and hashed first, also that of a chunk which is
+// held: otherwise knowing an id would be enough to get at its content.
+func (s *Sink) keep(d *format.Data) error {
+	codec, payload := pack.CodecNone, d.Payload
+	var plain []byte
+	switch {
+	case d.Codec == format.CodecZstd:
+		decoded, err := format.DecodePayload(nil, d)
+		if err != nil {
+			return err
+		}
+		defer format.FreePayload(decoded)
+		plain, codec = decoded, pack.CodecZstd
+	case !d.Checked:
+		if err := checkPlain(d.ID, d.Payload); err != nil {
+			return format.Errorf(format.ClassChunk, "chunk %s: %v", d.ID, err)
+		}
+	}
+	label := s.r.label.LabelOf(seal.ChunkData, d.ID)
+	fresh, err := s.r.index.Claim(label)
+	if err != nil || !fresh {
+		return err
+	}
+	if s.opts.Recompress && plain != nil {
+		codec, payload = pack.CodecNone, plain
+	}
+	if codec == pack.CodecNone {
+		buf := format.AllocPayload(format.PayloadSizeMax(int(d.Size)))
+		defer format.FreePayload(buf)
+		c, encoded, err := format.EncodePayload(buf[:0], payload, s.opts.Compression)
+		if err != nil {
+			return err
+		}
+		if c == format.CodecZstd {
+			codec, payload = pack.CodecZstd, encoded
+		}
+	}
+	if err := s.session.data.add(d.ID, label, codec, d.Size, payload); err != nil {
+		s.r.index.Unclaim(label)
+		return err
+	}
+	s.newData.count(d.Size, len(payload))
+	return nil
+}
+
+// refs takes chunks that came before in the stream or, when that was allowed,
+// that the repository holds.
+func (s *Sink) refs(rec *format.Refs) error {
+	for _, ref := range rec.Chunks {
+		size, ok := s.sent.get(ref.ID)
+		if !ok && s.opts.Held {
+			hit, found, err := s.r.index.Find(s.r.label.LabelOf(seal.ChunkData, ref.ID))
+			if err != nil {
+				return err
+			}
+			size, ok = hit.RawSize, found
+		}
+		if !ok {
+			return s.streamError(format.ClassReference, "refs name chunk %s, which did not come before in this stream", ref.ID)
+		}
+		if size != ref.Size {
+			return s.streamError(format.ClassReference, "refs give chunk %s %d bytes, it has %d", ref.ID, ref.Size, size)
+		}
+		s.cur.size += uint64(size)
+		s.progress.Bytes += uint64(size)
+		if err := s.content.Chunk(ref.ID, uint64(size)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Sink) streamError(class format.Class, text string, args ...any) error {
+	e := format.Errorf(class, text, args...)
+	if s.cur != nil && s.cur.entry != nil {
+		e.Path = s.cur.entry.Path
+	}
+	return e
+}
+
+func (s *Sink) eof(rec *format.EOF) error {
+	cur := s.cur
+	if cur.size != rec.Size {
+		return s.streamError(format.ClassCount, "eof says %d bytes, %d came", rec.Size, cur.size)
+	}
+	content, err := s.content.Finish()
+	if err != nil {
+		return err
+	}
+	s.sum.Bytes += rec.Size
+	cur.entry.Size, cur.entry.Has = rec.Size, cur.entry.Has|format.HasSize
+	done := edit{path: cur.entry.Path, entry: cur.entry, content: content}
+	if rec.SHA256 != nil || rec.Error != "" || len(rec.Extra) > 0 {
+		done.eof = rec.AppendBody(nil)
+	}
+	cur.entry = nil
+	return cur.edits.put(done)
+}
+
+// commit makes the snapshot visible, unless the repository holds it already.
+func (s *Sink) commit(rec *format.Commit) error {
+	cur := s.cur
+	s.cur = nil
+	root, stats, err := cur.edits.finish()
+	if err != nil {
+		return err
+	}
+	if err := s.pool.wait(); err != nil {
+		return err
+	}
+	streamID := cur.meta.ID
+	s.prevID, s.prevRoot = streamID, root
+	s.progress.Snapshots++
+	snap := &Snapshot{Root: root, Entries: stats.Entries, Bytes: stats.Bytes, Losses: cloneLosses(rec.Losses), Meta: cur.meta}
+	s.sum.Losses = append(s.sum.Losses, snap.Losses...)
+	if !s.opts.Backup {
+		snap.Imported = streamID
+		if done, err := s.heldAlready(snap, streamID); done || err != nil {
+			return err
+		}
+	}
+	if err := s.session.commit(s.ctx, snap); err != nil {
+		return err
+	}
+	s.known[snap.ID] = snap
+	if !snap.Imported.IsZero() {
+		s.known[snap.Imported] = snap
+	}
+	s.sum.Snapshots = append(s.sum.Snapshots, snap)
+	return nil
+}
+
+// heldAlready looks for a snapshot with the id that came. If its listing is
+// another one, two sources claim one id: the newcomer gets a derived one.
+func (s *Sink) heldAlready(snap *Snapshot, streamID format.ID) (bool, error) {
+	for tries := 0; ; tries++ {
+		old, ok := s.known[snap.Imported]
+		switch {
+		case !ok:
+			return false, nil
+		case old.Root == snap.Root:
+			s.sum.HeldAlready++
+			return true, nil
+		case tries > 8:
+			return false, errors.New("import: no free id for the snapshot")
+		}
+		snap.Imported = format.SumID(append(snap.Imported[:], snap.Root[:]...))
+		if s.opts.OnWarning != nil {
+			s.opts.OnWarning(fmt.Sprintf("snapshot %s is held already with another listing; imported as %s", streamID, snap.Imported))
+		}
+	}
+}
+
+func cloneLosses(in []format.Loss) []format.Loss {
+	out := make([]format.Loss, len(in))
+	for i, l := range in {
+		out[i] = format.Loss{Kind: l.Kind, Count: l.Count, Paths: append([]string(nil), l.Paths...)}
+	}
+	return out
+}
+
+// Close ends the session. Before an end record came it abandons the snapshot
+// that is incomplete; those committed stay.
+func (s *Sink) Close() error {
+	if s.cur != nil {
+		s.cur.edits.abandon()
+	}
+	s.pool.close()
+	if s.ended {
+		return nil
+	}
+	// What was stored for the incomplete snapshot is listed, so that a second
+	// attempt need not send or store it again.
+	var flushErr error
+	if s.err == nil || s.ctx.Err() == nil {
+		flushErr = s.session.flush(context.WithoutCancel(s.ctx))
+	}
+	return errors.Join(flushErr, s.session.end())
+}

@@ -1,0 +1,105 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/tree"
+)
+
+// copyRange takes a run of the parent's version of a file into the content that
+// is arriving. Chunks that lie in the run whole are named again; of those at its
+// ends the part that is asked for is read and becomes a chunk of its own.
+func (s *Sink) copyRange(rec *format.CopyRange) error {
+	from := s.cur.entry.Path
+	if rec.HasFrom {
+		from = rec.From
+	}
+	if s.cur.base.IsZero() {
+		return s.streamError(format.ClassReference, "copy in a snapshot that has no parent")
+	}
+	item, err := tree.Get(s.ctx, tree.Listing{Chunks: s.saver, Root: s.cur.base}, from)
+	if err != nil {
+		return fmt.Errorf("copy from the parent's version of %q: %w", from, err)
+	}
+	if item == nil {
+		return s.streamError(format.ClassReference, "copy from %q, which the parent does not have", from)
+	}
+	if rec.Offset > item.Size() || rec.Size > item.Size()-rec.Offset {
+		return s.streamError(format.ClassReference, "copy of %d bytes from byte %d of %q, which has %d in the parent", rec.Size, rec.Offset, from, item.Size())
+	}
+	s.progress.Bytes += rec.Size
+	s.cur.size += rec.Size
+	return s.copyPieces(item, rec.Offset, rec.Offset+rec.Size)
+}
+
+func (s *Sink) copyPieces(item *tree.Item, lo, hi uint64) error {
+	pieces := tree.NewContentReader(s.ctx, s.saver, item.Content())
+	if err := pieces.Seek(lo); err != nil {
+		return err
+	}
+	for at := lo; at < hi; {
+		p, offset, err := pieces.Next()
+		if errors.Is(err, io.EOF) {
+			return io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+		begin, end := max(lo, offset), min(hi, offset+p.Size)
+		switch {
+		case p.IsHole():
+			err = s.content.Hole(end - begin)
+		case begin == offset && end == offset+p.Size:
+			err = s.content.Chunk(p.ID, p.Size)
+		default:
+			err = s.copyPart(p, begin-offset, end-offset)
+		}
+		if err != nil {
+			return err
+		}
+		at = end
+	}
+	return nil
+}
+
+// copyPart makes a chunk of a part of another.
+func (s *Sink) copyPart(p tree.Piece, lo, hi uint64) error {
+	var part []byte
+	err := s.readBack(p, func(plain []byte) {
+		part = format.AllocPayload(int(hi - lo))
+		copy(part, plain[lo:hi])
+	})
+	if err != nil {
+		return err
+	}
+	d := format.Data{ID: format.SumID(part), Size: uint32(len(part)), Codec: format.CodecNone, Payload: part, Checked: true}
+	if err := s.store(&d); err != nil {
+		return err
+	}
+	return s.content.Chunk(d.ID, uint64(d.Size))
+}
+
+// readBack reads a chunk that the repository holds, or that this session has
+// stored and not flushed.
+func (s *Sink) readBack(p tree.Piece, use func(plain []byte)) error {
+	if _, found, err := s.r.index.Find(s.r.label.LabelOf(seal.ChunkData, p.ID)); err != nil {
+		return err
+	} else if !found {
+		if err := s.pool.wait(); err != nil {
+			return err
+		}
+		if err := s.session.data.flush(); err != nil {
+			return err
+		}
+	}
+	refs := []format.ChunkRef{{ID: p.ID, Size: uint32(p.Size)}}
+	return s.r.ReadChunks(context.WithoutCancel(s.ctx), refs, func(_ int, plain []byte) error {
+		use(plain)
+		return nil
+	})
+}

@@ -1,0 +1,81 @@
+package repo
+
+import (
+	"context"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// inFlightMax bounds the bytes of payloads that wait for a worker or are being
+// worked on.
+const inFlightMax = 48 << 20
+
+func (r *Repository) workers() int {
+	if r.opts.Workers > 0 {
+		return r.opts.Workers
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+// pool runs jobs on a fixed number of goroutines, bounded by the bytes they
+// hold. The first error stops it.
+type pool struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	jobs   chan job
+	room   *semaphore.Weighted
+	busy   sync.WaitGroup // jobs given and not done
+	closed sync.WaitGroup // goroutines
+}
+
+type job struct {
+	run  func() error
+	size int64
+}
+
+func newPool(ctx context.Context, workers int) *pool {
+	p := &pool{jobs: make(chan job, 4*workers), room: semaphore.NewWeighted(inFlightMax)}
+	p.ctx, p.cancel = context.WithCancelCause(ctx)
+	for range workers {
+		p.closed.Add(1)
+		go func() {
+			defer p.closed.Done()
+			for j := range p.jobs {
+				if p.ctx.Err() == nil {
+					if err := j.run(); err != nil {
+						p.cancel(err)
+					}
+				}
+				p.room.Release(j.size)
+				p.busy.Done()
+			}
+		}()
+	}
+	return p
+}
+
+// do gives a job that holds size bytes to a worker; it waits for room.
+func (p *pool) do(size int, run func() error) error {
+	weight := min(int64(size), inFlightMax)
+	if err := p.room.Acquire(p.ctx, weight); err != nil {
+		return context.Cause(p.ctx)
+	}
+	p.busy.Add(1)
+	p.jobs <- job{run, weight}
+	return nil
+}
+
+// wait returns when all jobs given so far are done.
+func (p *pool) wait() error {
+	p.busy.Wait()
+	return context.Cause(p.ctx)
+}
+
+// close stops the goroutines after what they have been given.
+func (p *pool) close() {
+	close(p.jobs)
+	p.closed.Wait()
+	p.cancel(context.Canceled)
+}
