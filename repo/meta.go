@@ -85,7 +85,10 @@ func (m metaReader) Load(ctx context.Context, id format.ID) ([]byte, error) {
 		return plain, nil
 	}
 	var plain []byte
-	err := m.r.readPayloads(ctx, seal.ChunkMeta, []format.ID{id}, func(_ int, p payload) error {
+	err := m.r.readPayloads(ctx, seal.ChunkMeta, []format.ID{id}, func(_ int, p payload, err error) error {
+		if err != nil {
+			return err
+		}
 		opened, err := decode(id, p)
 		if err != nil {
 			return fmt.Errorf("meta chunk %s: %w", id, err)

@@ -83,9 +83,11 @@ type wanted struct {
 
 // readPayloads fetches a batch of chunks and calls fn with each, from several
 // goroutines and in no order; number is the place in ids. Chunks that lie close
-// together in a pack are fetched at once. fn owns the payload.
-func (r *Repository) readPayloads(ctx context.Context, kind seal.ChunkKind, ids []format.ID, fn func(number int, p payload) error) error {
-	list, err := r.locate(kind, ids)
+// together in a pack are fetched at once. fn owns the payload. It is called with
+// an error for a chunk that cannot be had; the others still come. An error of fn
+// stops everything and is returned.
+func (r *Repository) readPayloads(ctx context.Context, kind seal.ChunkKind, ids []format.ID, fn func(number int, p payload, err error) error) error {
+	list, err := r.locate(kind, ids, fn)
 	if err != nil {
 		return err
 	}
@@ -103,9 +105,10 @@ func (r *Repository) readPayloads(ctx context.Context, kind seal.ChunkKind, ids 
 	return g.Wait()
 }
 
-// locate finds the chunks and sorts them by place.
-func (r *Repository) locate(kind seal.ChunkKind, ids []format.ID) ([]wanted, error) {
-	list := make([]wanted, len(ids))
+// locate finds the chunks and sorts them by place. Those that no index lists go
+// to fn with their error.
+func (r *Repository) locate(kind seal.ChunkKind, ids []format.ID, fn func(int, payload, error) error) ([]wanted, error) {
+	list := make([]wanted, 0, len(ids))
 	for i, id := range ids {
 		label := r.label.LabelOf(kind, id)
 		hit, found, err := r.index.Find(label)
@@ -113,9 +116,12 @@ func (r *Repository) locate(kind seal.ChunkKind, ids []format.ID) ([]wanted, err
 			return nil, err
 		}
 		if !found {
-			return nil, fmt.Errorf("chunk %s: %w", id, ErrMissing)
+			if err := fn(i, payload{}, fmt.Errorf("chunk %s: %w", id, ErrMissing)); err != nil {
+				return nil, err
+			}
+			continue
 		}
-		list[i] = wanted{i, id, label, hit}
+		list = append(list, wanted{i, id, label, hit})
 	}
 	if len(list) > 1 {
 		slices.SortFunc(list, func(a, b wanted) int {
@@ -145,24 +151,24 @@ func runEnd(list []wanted, lo int) int {
 }
 
 // readRun fetches chunks that lie close together in one pack and opens them.
-func (r *Repository) readRun(ctx context.Context, kind seal.ChunkKind, part []wanted, fn func(int, payload) error) error {
+func (r *Repository) readRun(ctx context.Context, kind seal.ChunkKind, part []wanted, fn func(int, payload, error) error) error {
 	first, last := &part[0].hit, &part[len(part)-1].hit
 	name := first.Pack.ObjectName()
 	size := int(last.Offset) + int(last.StoredSize) - int(first.Offset)
 	buf := format.AllocPayload(size)
 	defer format.FreePayload(buf)
-	if err := r.store.ReadAt(ctx, name, buf, int64(first.Offset)); err != nil {
-		return fmt.Errorf("read chunk %s from pack %s: %w", part[0].id, name, err)
+	op, err := r.opener(&first.Pack)
+	if err == nil {
+		err = r.store.ReadAt(ctx, name, buf, int64(first.Offset))
+	}
+	if err != nil {
+		return r.runFailed(ctx, kind, name, part, err, fn)
 	}
 	r.stats.BytesRead.Add(int64(size))
 	if kind == seal.ChunkData {
 		r.stats.DataChunksRead.Add(int64(len(part)))
 	} else {
 		r.stats.MetaChunksRead.Add(int64(len(part)))
-	}
-	op, err := r.opener(&first.Pack)
-	if err != nil {
-		return fmt.Errorf("read chunk %s: %w", part[0].id, err)
 	}
 	for i := range part {
 		w := &part[i]
@@ -175,9 +181,29 @@ func (r *Repository) readRun(ctx context.Context, kind seal.ChunkKind, part []wa
 		opened, err := op.OpenChunk(out[:0], w.hit.Number, &entry, sealed)
 		if err != nil {
 			format.FreePayload(out)
-			return fmt.Errorf("read chunk %s from pack %s: %w", w.id, name, err)
+			err = fmt.Errorf("read chunk %s from pack %s: %w", w.id, name, err)
 		}
-		if err := fn(w.number, payload{w.hit.Codec, w.hit.RawSize, opened}); err != nil {
+		if err := fn(w.number, payload{w.hit.Codec, w.hit.RawSize, opened}, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runFailed reports an error that concerns all chunks of a fetch. Several are
+// tried one by one: the damage may be where another of them lies.
+func (r *Repository) runFailed(ctx context.Context, kind seal.ChunkKind, name string, part []wanted, err error, fn func(int, payload, error) error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	for i := range part {
+		if len(part) > 1 {
+			if err := r.readRun(ctx, kind, part[i:i+1], fn); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := fn(part[i].number, payload{}, fmt.Errorf("read chunk %s from pack %s: %w", part[i].id, name, err)); err != nil {
 			return err
 		}
 	}
@@ -212,23 +238,27 @@ func formatCodec(c pack.Codec) format.Codec {
 }
 
 // ReadChunks fetches chunks of content and calls fn with the plain bytes of
-// each, from several goroutines and in no order; number is the place in refs.
-// plain is valid until fn returns. It is what a restore in the same process
-// reads from (disk.ContentSource).
-func (r *Repository) ReadChunks(ctx context.Context, refs []format.ChunkRef, fn func(number int, plain []byte) error) error {
+// each, or with the error that kept it from being read, from several goroutines
+// and in no order; number is the place in refs. plain is valid until fn returns.
+// It is what a restore in the same process reads from (disk.ContentSource).
+func (r *Repository) ReadChunks(ctx context.Context, refs []format.ChunkRef, fn func(number int, plain []byte, err error) error) error {
 	ids := make([]format.ID, len(refs))
 	for i := range refs {
 		ids[i] = refs[i].ID
 	}
-	return r.readPayloads(ctx, seal.ChunkData, ids, func(number int, p payload) error {
-		plain, err := decode(ids[number], p)
+	return r.readPayloads(ctx, seal.ChunkData, ids, func(number int, p payload, err error) error {
+		var plain []byte
+		if err == nil {
+			if plain, err = decode(ids[number], p); err != nil {
+				err = fmt.Errorf("chunk %s: %w", ids[number], err)
+			} else if len(plain) != int(refs[number].Size) {
+				err = fmt.Errorf("chunk %s has %d bytes, not the %d its file says: %w", ids[number], len(plain), refs[number].Size, seal.ErrDamaged)
+			}
+		}
 		if err != nil {
-			return fmt.Errorf("chunk %s: %w", ids[number], err)
+			return fn(number, nil, err)
 		}
-		if len(plain) != int(refs[number].Size) {
-			return fmt.Errorf("chunk %s has %d bytes, not the %d its file says: %w", ids[number], len(plain), refs[number].Size, seal.ErrDamaged)
-		}
-		err = fn(number, plain)
+		err = fn(number, plain, nil)
 		format.FreePayload(plain)
 		return err
 	})

@@ -98,8 +98,10 @@ func (s *Sink) readBack(p tree.Piece, use func(plain []byte)) error {
 		}
 	}
 	refs := []format.ChunkRef{{ID: p.ID, Size: uint32(p.Size)}}
-	return s.r.ReadChunks(context.WithoutCancel(s.ctx), refs, func(_ int, plain []byte) error {
-		use(plain)
-		return nil
+	return s.r.ReadChunks(context.WithoutCancel(s.ctx), refs, func(_ int, plain []byte, err error) error {
+		if err == nil {
+			use(plain)
+		}
+		return err
 	})
 }

@@ -498,7 +498,10 @@ func (e *exporter) sendWindow() error {
 
 // fill fetches the payloads of a window.
 func (e *exporter) fill(win *window) error {
-	return e.r.readPayloads(e.ctx, seal.ChunkData, win.ids, func(n int, p payload) error {
+	return e.r.readPayloads(e.ctx, seal.ChunkData, win.ids, func(n int, p payload, err error) error {
+		if err != nil {
+			return err
+		}
 		d := win.data[n]
 		if p.size != d.Size {
 			return fmt.Errorf("chunk %s has %d bytes, not the %d its file says: %w", d.ID, p.size, d.Size, seal.ErrDamaged)
