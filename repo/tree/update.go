@@ -167,7 +167,7 @@ func (u *Updater) inOrder(path string, put bool) error {
 	if u.edited {
 		c := format.ComparePaths(u.lastPath, path)
 		if c > 0 || c == 0 && (u.lastPut || !put) {
-			e := format.Errorf(format.ClassOrder, "its path does not come after %q", u.lastPath)
+			e := format.Errorf(format.ClassOrder, "its path does not come after %.200q", u.lastPath)
 			e.Path = path
 			return e
 		}
@@ -195,7 +195,7 @@ func (u *Updater) checkAbove(path string) error {
 	if u.prevIsDir {
 		return nil
 	}
-	e := format.Errorf(format.ClassTree, "it lies below %q, which is not a directory", u.prevPath)
+	e := format.Errorf(format.ClassTree, "it lies below %.200q, which is not a directory", u.prevPath)
 	e.Path = path
 	return e
 }
