@@ -167,6 +167,9 @@ func (n *node) parseItem(w *wire) {
 	} else {
 		it.parseChild(w)
 	}
+	if w.err != nil {
+		return
+	}
 	it.raw = w.b[start:w.i]
 	it.pathSize = shared + len(suffix)
 	n.entries += it.entries

@@ -13,12 +13,11 @@ type Stats struct {
 	Entries uint64 // of the new listing
 	Bytes   uint64 // plain bytes of content of the new listing
 
-	NodesLoaded  int // of the old listing
-	NodesSaved   int
-	BytesSaved   int64 // plain bytes of the saved nodes
-	Puts         int
-	Removes      int
-	ItemsWritten int // entries and children in the saved nodes
+	NodesLoaded int // of the old listing
+	NodesSaved  int
+	BytesSaved  int64 // plain bytes of the saved nodes
+	Puts        int
+	Removes     int
 }
 
 // Updater makes a new listing of an old one and edits, given in path order. It

@@ -194,14 +194,14 @@ func TestUpdateEqualsBuild(t *testing.T) {
 }
 
 func TestUpdateOfLargeListing(t *testing.T) {
-	files := synthetic(20000, 40)
+	files := synthetic(6000, 40)
 	m := newMemory()
 	root, _ := build(t, m, files, false)
 	rapid.Check(t, func(rt *rapid.T) {
 		var edits []edit
 		for range rapid.IntRange(1, 6).Draw(rt, "edits") {
 			i := rapid.IntRange(0, len(files)-1).Draw(rt, "entry")
-			n := rapid.SampledFrom([]int{1, 1, 1, 50, 3000}).Draw(rt, "run")
+			n := rapid.SampledFrom([]int{1, 1, 1, 50, 1500}).Draw(rt, "run")
 			kind := rapid.IntRange(0, 2).Draw(rt, "kind")
 			for _, f := range files[i:min(i+n, len(files))] {
 				switch kind {
