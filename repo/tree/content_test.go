@@ -263,6 +263,24 @@ func TestContentDiff(t *testing.T) {
 	})
 }
 
+func TestContentDiffFollowsRepeatedChunks(t *testing.T) {
+	m := newMemory()
+	var older []Piece
+	for i := range 30 {
+		older = append(older, chunksFrom(i%3, 1)...)
+	}
+	newer := append(slices.Clone(older[3:]), chunksFrom(99, 1)...)
+	newer[0].ID = testID(1000)
+	d, err := NewContentDiff(context.Background(), m, contentWith(t, m, older), contentWith(t, m, newer))
+	n := 0
+	for ; err == nil; n++ {
+		_, err = d.Next()
+	}
+	if err != io.EOF || n > 5 {
+		t.Errorf("%d segments, error %v", n-1, err)
+	}
+}
+
 func TestContentDiffCostsWhatDiffers(t *testing.T) {
 	ctx := context.Background()
 	m := newMemory()

@@ -230,9 +230,15 @@ func (s *diffSide) enter() error {
 	return nil
 }
 
+// loadAhead has the nodes loaded that come next, but few inner ones, so that
+// there is room for the leaves below the first of them.
 func (s *diffSide) loadAhead() {
+	inner := 0
 	for _, r := range s.queue {
-		if s.f.want(r) == nil {
+		if r.level > 0 {
+			inner++
+		}
+		if inner > 2 || s.f.want(r) == nil {
 			return
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/bk-backup/bk/format"
 	"github.com/google/go-cmp/cmp"
@@ -130,4 +132,27 @@ func TestDiffCostsWhatDiffers(t *testing.T) {
 	if len(m.loads) > 75 {
 		t.Errorf("%d loads", len(m.loads))
 	}
+}
+
+func TestDiffReadsAheadInParallel(t *testing.T) {
+	m := newMemory()
+	older := synthetic(40000, 40)
+	newer := append([]testFile{}, older...)
+	for i := 0; i < len(newer); i += 150 {
+		newer[i].Sec++
+	}
+	rootA, _ := build(t, m, older, false)
+	rootB, _ := build(t, m, newer, false)
+	m.reset()
+	m.delay = time.Second
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		changes := diffAll(t, m, rootA, m, rootB, DiffOptions{ReadAhead: 16})
+		if len(changes) != (len(older)+149)/150 {
+			t.Errorf("%d changes", len(changes))
+		}
+		if took, want := time.Since(begin), time.Duration(len(m.loads)/8)*m.delay; took > want {
+			t.Errorf("comparing took %v with %d loads, want %v at most", took, len(m.loads), want)
+		}
+	})
 }

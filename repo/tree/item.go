@@ -45,14 +45,14 @@ func (it *Item) Decode(ctx context.Context, e *format.Entry) error {
 func decodeEntry(ctx context.Context, l Loader, path string, body []byte, e *format.Entry) error {
 	body, err := resolve(ctx, l, body)
 	if err != nil {
-		return fmt.Errorf("entry %q: %w", path, err)
+		return fmt.Errorf("entry %.200q: %w", path, err)
 	}
 	rest, err := e.ParseBody(body, false)
 	if err == nil && len(rest) > 0 {
 		err = fmt.Errorf("%d bytes are left behind its map", len(rest))
 	}
 	if err != nil {
-		return fmt.Errorf("entry %q of a listing: %w", path, err)
+		return fmt.Errorf("entry %.200q of a listing: %w", path, err)
 	}
 	e.Path = path
 	return nil
@@ -75,7 +75,7 @@ func (it *Item) EOF(ctx context.Context) ([]byte, error) {
 	}
 	b, err := resolve(ctx, it.loader, it.raw[it.contentEnd:])
 	if err != nil {
-		return nil, fmt.Errorf("entry %q: %w", it.Path, err)
+		return nil, fmt.Errorf("entry %.200q: %w", it.Path, err)
 	}
 	return b, nil
 }
@@ -113,12 +113,12 @@ func (enc *itemEncoder) encode(ctx context.Context, c Chunks, it *Item, e *forma
 		return err
 	}
 	if e.Type != format.TypeFile && (content.size > 0 || len(eof) > 0) {
-		return fmt.Errorf("entry %q of the type %s has content", e.Path, e.Type)
+		return fmt.Errorf("entry %.200q of the type %s has content", e.Path, e.Type)
 	}
 	enc.body = e.AppendBody(enc.body[:0], false)
 	raw, err := appendBody(ctx, c, it.raw[:0], enc.body)
 	if err != nil {
-		return fmt.Errorf("entry %q: %w", e.Path, err)
+		return fmt.Errorf("entry %.200q: %w", e.Path, err)
 	}
 	n, bodyEnd := 3, len(raw)
 	contentEnd := bodyEnd
@@ -130,7 +130,7 @@ func (enc *itemEncoder) encode(ctx context.Context, c Chunks, it *Item, e *forma
 	if len(eof) > 0 {
 		n = 5
 		if raw, err = appendBody(ctx, c, raw, eof); err != nil {
-			return fmt.Errorf("entry %q: %w", e.Path, err)
+			return fmt.Errorf("entry %.200q: %w", e.Path, err)
 		}
 	}
 	*it = Item{Path: e.Path, loader: c, raw: raw, n: n, bodyEnd: bodyEnd, contentEnd: contentEnd, bytes: content.size}

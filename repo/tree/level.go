@@ -140,7 +140,7 @@ func (l *level) drop(to bound) error {
 		return nil
 	}
 	next, ok := l.cur.nextPath()
-	if !ok || to.kind == atEnd {
+	if !ok {
 		l.consumed += 2
 		l.ended = true
 		return nil
@@ -164,7 +164,6 @@ func (l *level) put(path string, n int, raw []byte, entries, bytes uint64) error
 		}
 	}
 	l.w.add(path, n, raw, entries, bytes)
-	l.u.stats.ItemsWritten++
 	return nil
 }
 
@@ -200,7 +199,9 @@ func (l *level) save() error {
 }
 
 // giveHeld gives the burst's first new node to the level above, having moved
-// that to where the burst's first old node stands.
+// that to where the burst's first old node stands. The new node begins with the
+// same path, unless there is nothing before the burst: an edit that takes the
+// first item of a node away opens the node before, too.
 func (l *level) giveHeld() error {
 	if !l.hasHeld {
 		return nil
@@ -211,7 +212,7 @@ func (l *level) giveHeld() error {
 		return err
 	}
 	l.begun = true
-	if err := parent.advance(l.from, format.ComparePaths(l.held.path, l.from) > 0); err != nil {
+	if err := parent.advance(l.from, false); err != nil {
 		return err
 	}
 	return parent.putChild(l.held)
@@ -239,7 +240,7 @@ func (l *level) endBurst(to bound) error {
 		return err
 	}
 	if !l.begun { // no new node came of it
-		if err := parent.advance(l.from, true); err != nil {
+		if err := parent.advance(l.from, false); err != nil {
 			return err
 		}
 	}

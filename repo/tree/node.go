@@ -70,9 +70,9 @@ func (n *node) check(r ref) error {
 	case len(n.items) == 0:
 		return errors.New("it has no items, and is not the root")
 	case n.items[0].path != r.path:
-		return fmt.Errorf("it begins at path %q, not at %q as its parent says", n.items[0].path, r.path)
+		return fmt.Errorf("it begins at path %.200q, not at %.200q as its parent says", n.items[0].path, r.path)
 	case r.limit != "" && format.ComparePaths(n.items[len(n.items)-1].path, r.limit) >= 0:
-		return fmt.Errorf("it ends at path %q, but what follows begins at %q", n.items[len(n.items)-1].path, r.limit)
+		return fmt.Errorf("it ends at path %.200q, but what follows begins at %.200q", n.items[len(n.items)-1].path, r.limit)
 	case n.entries != r.entries || n.bytes != r.bytes:
 		return fmt.Errorf("it holds %d entries and %d bytes of content, not %d and %d as its parent says", n.entries, n.bytes, r.entries, r.bytes)
 	}
@@ -118,7 +118,7 @@ func (n *node) parse(b []byte) error {
 			return errors.New("an inner node has the level 0")
 		}
 	default:
-		return fmt.Errorf("it is an array of %d elements that begins with %q, not a leaf or an inner node", elements, tag)
+		return fmt.Errorf("it is an array of %d elements that begins with %.200q, not a leaf or an inner node", elements, tag)
 	}
 	count := w.array(itemsMax)
 	if w.err == nil && n.level > 0 && count == 0 {
@@ -157,7 +157,7 @@ func (n *node) parseItem(w *wire) {
 	}
 	before := n.paths[len(n.paths)-last:]
 	if len(n.items) > 1 && comparePaths(before[shared:], suffix) >= 0 {
-		w.fail("path %q does not come after %q", string(before[:shared])+string(suffix), before)
+		w.fail("path %.200q does not come after %.200q", string(before[:shared])+string(suffix), before)
 		return
 	}
 	n.paths = append(append(n.paths, before[:shared]...), suffix...)
@@ -166,6 +166,9 @@ func (n *node) parseItem(w *wire) {
 		it.parseEntry(w, start)
 	} else {
 		it.parseChild(w)
+	}
+	if w.err != nil {
+		return
 	}
 	it.raw = w.b[start:w.i]
 	it.pathSize = shared + len(suffix)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/bk-backup/bk/format"
@@ -172,27 +173,55 @@ func TestReadAheadLoadsInParallel(t *testing.T) {
 	m := newMemory()
 	files := synthetic(40000, 40)
 	root, stats := build(t, m, files, false)
-	m.delay = 2 * time.Millisecond
-	begin := time.Now()
-	got := readAll(t, m, root, ReaderOptions{ReadAhead: 16})
-	took := time.Since(begin)
-	if len(got) != len(files) {
-		t.Fatalf("%d entries, want %d", len(got), len(files))
-	}
-	if one := time.Duration(stats.NodesSaved) * m.delay; took > one/2 {
-		t.Errorf("reading took %v, one node after another takes %v", took, one)
-	}
-	if n := len(m.loads) - stats.NodesSaved; n > 4 {
-		t.Errorf("%d nodes were loaded twice", n)
-	}
-	m.reset()
+	m.delay = time.Second
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		got := readAll(t, m, root, ReaderOptions{ReadAhead: 16})
+		if len(got) != len(files) {
+			t.Fatalf("%d entries, want %d", len(got), len(files))
+		}
+		if took, want := time.Since(begin), time.Duration(stats.NodesSaved/10)*m.delay; took > want {
+			t.Errorf("reading took %v, want %v at most", took, want)
+		}
+		if n := len(m.loads) - stats.NodesSaved; n > 4 {
+			t.Errorf("%d nodes were loaded twice", n)
+		}
+		m.reset()
+		r, err := NewReader(t.Context(), Listing{m, root}, ReaderOptions{ReadAhead: 4})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		if len(m.loads) > 8 {
+			t.Errorf("%d loads with 4 ahead", len(m.loads))
+		}
+	})
+}
+
+func TestSeekingBackStillReadsAhead(t *testing.T) {
+	m := newMemory()
+	files := synthetic(20000, 40)
+	root, _ := build(t, m, files, false)
 	r, err := NewReader(context.Background(), Listing{m, root}, ReaderOptions{ReadAhead: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Close()
-	if len(m.loads) > 8 {
-		t.Errorf("%d loads with 4 ahead", len(m.loads))
+	defer r.Close()
+	for _, i := range []int{10000, 500, 15000, 0} {
+		if err := r.Seek(files[i].Path); err != nil {
+			t.Fatal(err)
+		}
+		if it, err := r.Next(); err != nil || it.Path != files[i].Path {
+			t.Fatal(it, err)
+		}
+		next, ok := r.cur.nextPath()
+		found := false
+		for _, p := range r.f.pending {
+			found = found || p.ref.path == next
+		}
+		if !ok || !found {
+			t.Errorf("at entry %d the leaf that comes next is not being loaded", i)
+		}
 	}
 }
 

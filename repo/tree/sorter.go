@@ -311,14 +311,13 @@ func (a *applier) endPath() error {
 		above = a.emptied[n-1].seq
 	}
 	puts := a.put.seq > max(above, a.removed)
-	// What was emptied above has nothing old left to remove.
-	if above == 0 && a.empties > 0 && !(puts && a.put.kind == editPutOther) {
-		if err := a.u.Remove(a.path); err != nil {
-			return err
-		}
-	}
 	if a.empties > above {
 		a.emptied = append(a.emptied, emptiedDir{a.path, a.empties})
+		if !puts || a.put.kind == editPutDir {
+			if err := a.u.Remove(a.path); err != nil {
+				return err
+			}
+		}
 	}
 	if !puts {
 		return nil

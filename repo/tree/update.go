@@ -13,12 +13,11 @@ type Stats struct {
 	Entries uint64 // of the new listing
 	Bytes   uint64 // plain bytes of content of the new listing
 
-	NodesLoaded  int // of the old listing
-	NodesSaved   int
-	BytesSaved   int64 // plain bytes of the saved nodes
-	Puts         int
-	Removes      int
-	ItemsWritten int // entries and children in the saved nodes
+	NodesLoaded int // of the old listing
+	NodesSaved  int
+	BytesSaved  int64 // plain bytes of the saved nodes
+	Puts        int
+	Removes     int
 }
 
 // Updater makes a new listing of an old one and edits, given in path order. It
@@ -167,7 +166,7 @@ func (u *Updater) inOrder(path string, put bool) error {
 	if u.edited {
 		c := format.ComparePaths(u.lastPath, path)
 		if c > 0 || c == 0 && (u.lastPut || !put) {
-			e := format.Errorf(format.ClassOrder, "its path does not come after %q", u.lastPath)
+			e := format.Errorf(format.ClassOrder, "its path does not come after %.200q", u.lastPath)
 			e.Path = path
 			return e
 		}
@@ -195,7 +194,7 @@ func (u *Updater) checkAbove(path string) error {
 	if u.prevIsDir {
 		return nil
 	}
-	e := format.Errorf(format.ClassTree, "it lies below %q, which is not a directory", u.prevPath)
+	e := format.Errorf(format.ClassTree, "it lies below %.200q, which is not a directory", u.prevPath)
 	e.Path = path
 	return e
 }

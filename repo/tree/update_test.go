@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/bk-backup/bk/format"
@@ -193,14 +194,14 @@ func TestUpdateEqualsBuild(t *testing.T) {
 }
 
 func TestUpdateOfLargeListing(t *testing.T) {
-	files := synthetic(20000, 40)
+	files := synthetic(6000, 40)
 	m := newMemory()
 	root, _ := build(t, m, files, false)
 	rapid.Check(t, func(rt *rapid.T) {
 		var edits []edit
 		for range rapid.IntRange(1, 6).Draw(rt, "edits") {
 			i := rapid.IntRange(0, len(files)-1).Draw(rt, "entry")
-			n := rapid.SampledFrom([]int{1, 1, 1, 50, 3000}).Draw(rt, "run")
+			n := rapid.SampledFrom([]int{1, 1, 1, 50, 1500}).Draw(rt, "run")
 			kind := rapid.IntRange(0, 2).Draw(rt, "kind")
 			for _, f := range files[i:min(i+n, len(files))] {
 				switch kind {
@@ -287,6 +288,67 @@ func TestUpdateTouchesOnlyWhatChanges(t *testing.T) {
 		if len(m.loads) > c.loads || len(m.saves) > c.saves {
 			t.Errorf("%s: %d loads and %d new nodes of %d, want at most %d and %d (%+v)", c.name, len(m.loads), len(m.saves), built.NodesSaved, c.loads, c.saves, stats)
 		}
+	}
+}
+
+// Removing a run of entries at either end leaves trees of every height, with a
+// single child at the end of a level or not.
+func TestRemovingEitherEnd(t *testing.T) {
+	var files []testFile
+	for i := range 90 {
+		files = append(files, testFile{Path: fmt.Sprintf("d/file%02d", i), Type: format.TypeFile})
+	}
+	m := newMemory()
+	root, _ := build(t, m, files, true)
+	for n := range len(files) {
+		var front, back []edit
+		for i, f := range files {
+			if i < n {
+				front = append(front, edit{f.Path, nil})
+			} else {
+				back = append(back, edit{f.Path, nil})
+			}
+		}
+		for _, c := range []struct {
+			edits []edit
+			left  []testFile
+		}{{front, files[n:]}, {back, files[:n]}} {
+			got, _, err := update(t, m, root, c.edits, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want, _ := build(t, m, c.left, true); got != want {
+				t.Fatalf("with %d of %d entries left the root differs", len(c.left), len(files))
+			}
+		}
+	}
+}
+
+func TestNodesEndOnceTheyAreLarge(t *testing.T) {
+	ctx := context.Background()
+	m := newMemory()
+	u := NewBuilder(ctx, m, testKey)
+	e := &format.Entry{Type: format.TypeDir, Xattrs: []format.Xattr{{Name: "user.x", Value: strings.Repeat("x", 1900)}}}
+	for i := range 400 {
+		e.Path = fmt.Sprintf("%03d%s", i, strings.Repeat("/d", 14000))
+		if err := u.Put(e, Content{}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, stats, err := u.Finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, b := range m.chunks {
+		if len(b) > itemsSizeCut+40<<10 {
+			t.Errorf("node %s has %d bytes", id.Short(), len(b))
+		}
+	}
+	if stats.NodesSaved < 20 {
+		t.Errorf("%d nodes", stats.NodesSaved)
+	}
+	if n := len(readAll(t, m, root, ReaderOptions{})); n != 400 {
+		t.Errorf("%d entries were read", n)
 	}
 }
 

@@ -204,11 +204,14 @@ func (w *wire) skip() []byte {
 		}
 		left += w.skipLong(t)
 		if w.err != nil {
-			return nil
+			break
 		}
 	}
-	if w.i > len(w.b) {
+	if w.err == nil && w.i > len(w.b) {
 		w.err = errShort
+	}
+	if w.err != nil {
+		w.i = start
 		return nil
 	}
 	return w.b[start:w.i]
