@@ -54,10 +54,11 @@ type applier struct {
 	loss func(kind, path string, err error)
 }
 
-// file sets everything on an open file or directory, in the order in which no
-// step undoes another: stale attributes, owner (which clears setuid and
-// capabilities), attributes, mode, ACLs (a later chmod would change their
-// mask), times, flags (immutable allows nothing after it).
+// file sets everything but flags on an open file or directory, in the order in
+// which no step undoes another: stale attributes, owner (which clears setuid and
+// capabilities), attributes, mode, ACLs (a later chmod would change their mask),
+// times. Flags come when the file has its name, since immutable allows nothing
+// after it.
 func (a *applier) file(fd int, path string, m *metadata, had present) {
 	owned := true
 	if !had.fresh {
@@ -89,9 +90,6 @@ func (a *applier) file(fd int, path string, m *metadata, had present) {
 		a.setXattrs(path, m, fdXattrs(fd), true)
 	}
 	a.times(fd, path, m)
-	if len(m.flags) > 0 {
-		a.setFlags(fd, path, m.flags)
-	}
 }
 
 // link sets everything on an object that is not opened: a symbolic link, a
@@ -326,6 +324,9 @@ const flagsHard = 0x10 | 0x20 // immutable, append
 
 // setFlags adds flags to those that the file system gave the object.
 func (a *applier) setFlags(fd int, path string, names []string) {
+	if len(names) == 0 {
+		return
+	}
 	bits, unknown := flagBits(names)
 	if len(unknown) > 0 {
 		a.loss(LossFlags, path, fmt.Errorf("flags %s are not known here", strings.Join(unknown, ", ")))
@@ -351,16 +352,41 @@ func hasHardFlags(names []string) bool {
 	return slices.Contains(names, "immutable") || slices.Contains(names, "append")
 }
 
-// softenFD takes the flags that forbid changes off an open object.
-func softenFD(fd int) {
+// softenFD takes the flags that forbid changes off an open object, and returns
+// all its flags for hardenFD, or 0 if there was nothing to take off.
+func softenFD(fd int) uint32 {
 	have, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
-	if err == nil && have&flagsHard != 0 {
-		_ = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(have&^flagsHard))
+	if err != nil || have&flagsHard == 0 ||
+		unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(have&^flagsHard)) != nil {
+		return 0
+	}
+	return have
+}
+
+// hardenFD puts flags back that softenFD took off.
+func hardenFD(fd int, flags uint32) {
+	if flags != 0 {
+		_ = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags))
 	}
 }
 
-// soften is softenFD for a regular file or a directory by name.
-func soften(dirfd int, name string) {
+// soften is softenFD for a regular file or a directory by name. harden puts the
+// flags back, whatever the name is then: other names of a file that is removed
+// still have them.
+func soften(dirfd int, name string) (harden func()) {
+	fd, err := unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return func() {}
+	}
+	flags := softenFD(fd)
+	return func() {
+		hardenFD(fd, flags)
+		unix.Close(fd)
+	}
+}
+
+// softenForGood is soften for what gets its flags in another way.
+func softenForGood(dirfd int, name string) {
 	fd, err := unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
@@ -430,6 +456,7 @@ func (a *applier) kept(fd int, path string, m *metadata, st *unix.Stat_t) {
 		softenFD(fd)
 	}
 	a.file(fd, path, m, had)
+	a.setFlags(fd, path, m.flags)
 }
 
 // hasFlags reports whether an open object has all these flags.

@@ -14,6 +14,16 @@
 // the rest. The merge compares that with the previous snapshot and says what is
 // to be done about each path. Readers do it. Next hands out the result.
 //
+// A restore begins at NewRestore (restore.go). The caller's goroutine keeps the
+// directories of the current path open and gathers files into loads, and workers
+// write them:
+//
+//	Restore.Write (restore_snapshot.go, restore_entry.go) -> directories (restore_dir.go)
+//	                                                      -> load (restore_load.go) -> file (restore_file.go)
+//
+// What was put where, for streams with several snapshots, is in
+// restore_history.go; metadata is set in apply_linux.go.
+//
 // What the kernel says about a file, and how it becomes an entry, is in
 // meta_linux.go, which both directions use. Programs and repo's callers import
 // this package; it imports format and nothing else of bk. It is for Linux.

@@ -40,6 +40,7 @@ type clearFrame struct {
 	left    bool     // something below stays
 	changed bool     // something in it was removed
 	opened  bool     // its mode was changed
+	flags   uint32   // those that it had, if some had to be taken off
 }
 
 // remove removes name, which lies at path, from an open directory. It returns
@@ -136,7 +137,7 @@ func (c *clearer) down(dirfd int, name string, st *unix.Stat_t) (entered bool, e
 		f.opened = unix.Fchmod(fd, now.Mode&07777|0o700) == nil
 	}
 	if c.soft {
-		softenFD(fd)
+		f.flags = softenFD(fd)
 	}
 	if f.names, err = readNames(fd, -1); err != nil {
 		unix.Close(fd)
@@ -160,6 +161,7 @@ func (c *clearer) settle(f *clearFrame) {
 		ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, f.stat.Mtim}
 		_ = futimens(c.dirfd, &ts)
 	}
+	hardenFD(c.dirfd, f.flags)
 }
 
 // up returns from a directory that is done, and removes it.
@@ -201,8 +203,9 @@ func (c *clearer) drop(dirfd int, name string, st *unix.Stat_t, full bool) (left
 		}
 		err = unix.Unlinkat(dirfd, name, flags)
 		if c.soft && errors.Is(err, unix.EPERM) {
-			soften(dirfd, name)
+			harden := soften(dirfd, name)
 			err = unix.Unlinkat(dirfd, name, flags)
+			harden()
 		}
 		switch {
 		case errors.Is(err, unix.ENOENT):

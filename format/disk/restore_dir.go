@@ -32,6 +32,7 @@ type outDir struct {
 	fresh  bool
 	before present // as it was, or as it was made
 	opened bool    // its mode was changed to give access
+	flags  uint32  // those that it had, if some had to be taken off
 	// placed: an earlier record put it here, so where this snapshot says
 	// nothing about its times they have to stay as they were.
 	placed bool
@@ -168,7 +169,7 @@ func (r *Restore) makeDir(d *outDir, entry *metadata) error {
 		return nil
 	default:
 		if entry != nil && hasHardFlags(entry.flags) || d.placed {
-			softenFD(d.fd)
+			d.flags = softenFD(d.fd)
 		}
 		r.countDir(d, entry, ActionUnchanged)
 	}
@@ -320,6 +321,7 @@ func (r *Restore) finishDir(d *outDir) {
 		had := d.before
 		had.modeOK = had.modeOK && !d.opened
 		r.apply.file(d.fd, d.path, d.meta, had)
+		r.apply.setFlags(d.fd, d.path, d.meta.flags)
 	default:
 		if d.opened {
 			if err := unix.Fchmod(d.fd, d.before.mode); err != nil {
@@ -330,6 +332,7 @@ func (r *Restore) finishDir(d *outDir) {
 			ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, d.before.stat.Mtim}
 			_ = futimens(d.fd, &ts)
 		}
+		hardenFD(d.fd, d.flags)
 	}
 	unix.Close(d.fd)
 	d.fd = -1

@@ -158,7 +158,7 @@ func TestRestoreUnprivileged(t *testing.T) {
 		t.Fatal(err)
 	}
 	// By way of /proc, since the program lies where that user cannot go.
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestRestore(Unprivileged|As|Refs|Hard|Chain|Unsorted|Random|Resume|Overwrite|Metadata|Keeps|Verify)")
+	cmd := exec.Command("/proc/self/exe", "-test.run=^Test(RoundTrip|Restore(Unprivileged|As|Refs|Hard|Chain|Unsorted|Random|Resume|Overwrite|Metadata|Keeps|Verify))")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user, NoSetGroups: true}}
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)

@@ -207,7 +207,7 @@ func (r *Restore) reopen(f *outFile) (int, error) {
 			fd, err = unix.Openat(f.dir.fd, f.name, flags, 0)
 		}
 	case errors.Is(err, unix.EPERM) && hasHardFlags(f.meta.flags):
-		soften(f.dir.fd, f.name)
+		softenForGood(f.dir.fd, f.name)
 		fd, err = unix.Openat(f.dir.fd, f.name, flags, 0)
 	}
 	if err != nil {
@@ -407,6 +407,10 @@ func (r *Restore) complete(f *outFile) {
 		r.stopFor(f, err)
 		return
 	}
+	f.temp = ""
+	if f.damaged == nil {
+		r.apply.setFlags(f.fd, f.path, f.meta.flags)
+	}
 	f.opened = false
 	if err := unix.Close(f.fd); err != nil {
 		f.err = fmt.Errorf("close: %w", err)
@@ -483,8 +487,9 @@ func (r *Restore) keepFile(f *outFile) {
 func (r *Restore) renameOver(d *outDir, temp, name, path string, soft bool) error {
 	err := unix.Renameat(d.fd, temp, d.fd, name)
 	if soft && errors.Is(err, unix.EPERM) {
-		soften(d.fd, name)
+		harden := soften(d.fd, name)
 		err = unix.Renameat(d.fd, temp, d.fd, name)
+		harden()
 	}
 	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
 		if err := r.clearDir(d.fd, name, path); err != nil {

@@ -136,8 +136,9 @@ func (h *history) leader(number uint64) (p string, pending, ok bool, err error) 
 
 var errNoLeader = errors.New("the first member of its hard-link group was not restored")
 
-// linkTo makes name in d a link to the object with the given number.
-func (r *Restore) linkTo(d *outDir, name, p string, number uint64, replace bool) (Action, error) {
+// linkTo makes name in d a link to the object with the given number. With soft,
+// flags that forbid it are taken off meanwhile.
+func (r *Restore) linkTo(d *outDir, name, p string, number uint64, replace, soft bool) (Action, error) {
 	from, pending, ok, err := r.history.leader(number)
 	if err != nil {
 		return "", err
@@ -154,6 +155,12 @@ func (r *Restore) linkTo(d *outDir, name, p string, number uint64, replace bool)
 	}
 	base := path.Base(from)
 	err = unix.Linkat(dirfd, base, d.fd, name, 0)
+	if errors.Is(err, unix.EPERM) && soft {
+		// Flags that members of the group have forbid further links.
+		harden := soften(dirfd, base)
+		defer harden()
+		err = unix.Linkat(dirfd, base, d.fd, name, 0)
+	}
 	if err == nil {
 		return ActionLinked, nil
 	}
@@ -169,10 +176,14 @@ func (r *Restore) linkTo(d *outDir, name, p string, number uint64, replace bool)
 		return ActionSkipped, nil
 	}
 	temp := r.tempName()
+	if soft {
+		harden := soften(dirfd, base)
+		defer harden()
+	}
 	if err := unix.Linkat(dirfd, base, d.fd, temp, 0); err != nil {
 		return "", fmt.Errorf("link to %s: %w", r.show(from), err)
 	}
-	if err := r.renameOver(d, temp, name, p, false); err != nil {
+	if err := r.renameOver(d, temp, name, p, soft); err != nil {
 		_ = unix.Unlinkat(d.fd, temp, 0)
 		return "", err
 	}
@@ -192,7 +203,7 @@ func (w *worker) link(p loadPiece) {
 	if _, pending, _, _ := r.history.leader(f.linkTo); pending {
 		r.loads.waitBefore(w.load.number)
 	}
-	action, err := r.linkTo(f.dir, f.name, f.path, f.linkTo, true)
+	action, err := r.linkTo(f.dir, f.name, f.path, f.linkTo, true, hasHardFlags(f.meta.flags))
 	if err != nil {
 		f.linked = false
 		if f.state == fileKept {
@@ -226,7 +237,7 @@ func (r *Restore) splitLink(f *outFile, err error) {
 // linkInstead makes a link of a file whose content was written meanwhile. It
 // returns false if that content has to stay.
 func (r *Restore) linkInstead(f *outFile) bool {
-	action, err := r.linkTo(f.dir, f.name, f.path, f.linkTo, true)
+	action, err := r.linkTo(f.dir, f.name, f.path, f.linkTo, true, hasHardFlags(f.meta.flags))
 	if err != nil {
 		r.splitLink(f, err)
 		return false

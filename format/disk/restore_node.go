@@ -56,7 +56,7 @@ func (r *Restore) linkNode(n *newNode) (Action, error) {
 	if unix.Fstatat(n.dir.fd, n.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
 		replace = r.mayReplace(&st, n.meta)
 	}
-	action, err := r.linkTo(n.dir, n.name, n.path, n.linkTo, replace)
+	action, err := r.linkTo(n.dir, n.name, n.path, n.linkTo, replace, false)
 	if err != nil {
 		r.report.problem(LossHardlink, n.path, err)
 	}

@@ -108,7 +108,7 @@ type RestoreOptions struct {
 	MemoryChunks int
 	Log          *slog.Logger // nil discards
 	// OnItem, OnProblem and OnProgress, if set, are called from one goroutine
-	// at a time. OnItem is called for each object that was, or with DryRun would
+	// at a time, and must not call the Restore. OnItem is called for each object that was, or with DryRun would
 	// be, acted upon; OnProblem for everything that counts as a loss.
 	OnItem     func(Item)
 	OnProblem  func(Problem)

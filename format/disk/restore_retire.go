@@ -41,8 +41,9 @@ func (r *Restore) retireFile(dirfd int, name, p string, pl place) (gone bool, er
 	to := strconv.FormatUint(pl.content, 10)
 	err = unix.Renameat(dirfd, name, h.aside, to)
 	if errors.Is(err, unix.EPERM) {
-		soften(dirfd, name)
+		harden := soften(dirfd, name)
 		err = unix.Renameat(dirfd, name, h.aside, to)
+		harden()
 	}
 	switch {
 	case errors.Is(err, unix.ENOENT):
@@ -94,8 +95,9 @@ func copyAside(dirfd int, name string, aside int, to string) error {
 func (r *Restore) unlink(dirfd int, name string, mine bool) error {
 	err := unix.Unlinkat(dirfd, name, 0)
 	if mine && errors.Is(err, unix.EPERM) {
-		soften(dirfd, name)
+		harden := soften(dirfd, name)
 		err = unix.Unlinkat(dirfd, name, 0)
+		harden()
 	}
 	if errors.Is(err, unix.ENOENT) {
 		return nil
@@ -254,13 +256,14 @@ func (r *Restore) inDir(p string, fn func(fd int) error) error {
 		return fmt.Errorf("take status of %s: %w", r.show(p), err)
 	}
 	opened := st.Mode&0o300 != 0o300 && unix.Fchmod(fd, st.Mode&07777|0o700) == nil
-	softenFD(fd)
+	flags := softenFD(fd)
 	err = fn(fd)
 	if opened {
 		_ = unix.Fchmod(fd, st.Mode&07777)
 	}
 	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, st.Mtim}
 	_ = futimens(fd, &ts)
+	hardenFD(fd, flags)
 	return err
 }
 

@@ -513,3 +513,68 @@ func TestRestoreCancelled(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRestoreFlags has flags that forbid every change, on a directory and on
+// files, and restores over them, compares, replaces and removes.
+func TestRestoreFlags(t *testing.T) {
+	needRoot(t)
+	dir := tempDir(t)
+	t.Cleanup(func() {
+		for _, p := range []string{"d", "d/f", "d/g", "d/h", "d/i", "d/j"} {
+			softenForGood(unix.AT_FDCWD, filepath.Join(dir, p))
+		}
+	})
+	flags := func(names ...string) func(*format.Entry) { return func(e *format.Entry) { e.Flags = names } }
+	first := func() *script {
+		return newScript().snapshot("1", "", roots("d")).
+			dir("d", 0o755, flags("immutable")).
+			file("d/f", text("f"), flags("append", "nodump")).file("d/g", text("g"), flags("immutable")).
+			file("d/i", text("i"), flags("immutable"), hardlink("i")).file("d/j", []run{ref("i")}, flags("immutable"), hardlink("i")).
+			commit()
+	}
+	sum, err := restore(t, dir, RestoreOptions{}, first().end())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(sum.Losses) > 0 {
+		t.Skip("the file system has no flags: ", sum.Losses)
+	}
+	check := func(want map[string]string) {
+		t.Helper()
+		got := make(map[string]string)
+		for p, d := range tree(t, dir) {
+			fd, err := unix.Open(filepath.Join(dir, p), unix.O_RDONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bits, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+			unix.Close(fd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			names, _ := flagBits([]string{"append", "immutable", "nodump"})
+			got[p] = d + " " + strings.Join(flagNames(bits&names), ",")
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+	want := map[string]string{
+		"d": "dir 0755 immutable", "d/f": `file 0644 "f" append,nodump`, "d/g": `file 0644 "g" immutable`,
+		"d/i": `file 0644 "i" links 2 immutable`, "d/j": `file 0644 "i" links 2 immutable`,
+	}
+	check(want)
+	for _, opts := range []RestoreOptions{{}, {Verify: true}, {Overwrite: OverwriteAlways}} {
+		mustRestore(t, dir, opts, first().end())
+		check(want)
+	}
+	mustRestore(t, dir, RestoreOptions{Overwrite: OverwriteAlways}, first().
+		snapshot("2", "1").remove("d/f").file("d/g", text("new")).file("d/h", []run{ref("f")}).remove("d/i").commit().end())
+	check(map[string]string{
+		"d": "dir 0755 immutable", "d/g": `file 0644 "new" `, "d/h": `file 0644 "f" `, "d/j": `file 0644 "i" immutable`,
+	})
+	mustRestore(t, dir, RestoreOptions{Overwrite: OverwriteAlways}, first().snapshot("2", "1").remove("d").commit().end())
+	if got := tree(t, dir); len(got) != 2 || got["d/h"] == "" { // which no snapshot of this stream had
+		t.Errorf("left: %v", got)
+	}
+}
