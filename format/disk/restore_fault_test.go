@@ -283,11 +283,11 @@ func contentScript(c *chunkStore) (*script, map[string]string) {
 	}
 	big := strings.Repeat("big", 1<<20)
 	var runs []run
-	for range 20 { // 60 MiB: more than a load takes
+	for range 7 { // 21 MiB: more than a load takes
 		runs = append(runs, c.put(big))
 	}
 	s.file("big", runs)
-	want["big"] = strings.Repeat(big, 20)
+	want["big"] = strings.Repeat(big, 7)
 	return s.commit().end(), want
 }
 

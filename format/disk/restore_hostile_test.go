@@ -175,7 +175,7 @@ func TestRestoreDeepPaths(t *testing.T) {
 	t.Cleanup(func() { removeDeep(t, dir, "deep") })
 	s := newScript().snapshot("1", "", roots("deep"))
 	p := "deep"
-	const levels = 3000
+	const levels = 2200
 	for i := range levels {
 		s.dir(p, 0o700, mtime(int64(i), 5))
 		if i%100 == 99 {
