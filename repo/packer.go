@@ -11,10 +11,9 @@ import (
 )
 
 const (
-	packSizeAim   = 16 << 20 // bytes that a pack has at most, but for one of a single larger chunk: a padded size
-	chunkOverhead = 64       // at least what a chunk takes in a pack beside its payload
-	openPacksMax  = 4        // packs of one kind that are filled at once, at most
-	uploadsMax    = 2        // full packs of one kind on their way to storage at once
+	chunkOverhead = 64 // at least what a chunk takes in a pack beside its payload
+	openPacksMax  = 4  // packs of one kind that are filled at once, at most
+	uploadsMax    = 2  // full packs of one kind on their way to storage at once
 )
 
 // packer fills packs of one kind and sends them to storage. It is safe for
@@ -26,6 +25,7 @@ type packer struct {
 	stored  func(ids []format.ID) // called when chunks are durable; may be nil
 	ctx     context.Context
 	slots   []openPack
+	sizeAim int // bytes that a pack has at most, but for one with a single larger chunk
 	uploads chan struct{}
 	wg      sync.WaitGroup
 
@@ -44,9 +44,9 @@ type openPack struct {
 func newPacker(ctx context.Context, r *Repository, kind seal.ChunkKind, stored func([]format.ID)) *packer {
 	p := &packer{r: r, kind: kind, ctx: ctx, stored: stored, uploads: make(chan struct{}, uploadsMax)}
 	if kind == seal.ChunkMeta { // little data: one pack is enough
-		p.slots, p.uploads = make([]openPack, 1), make(chan struct{}, 1)
+		p.slots, p.uploads, p.sizeAim = make([]openPack, 1), make(chan struct{}, 1), pack.MetaSizeAim
 	} else {
-		p.slots = make([]openPack, min(r.workers(), openPacksMax))
+		p.slots, p.sizeAim = make([]openPack, min(r.workers(), openPacksMax)), pack.DataSizeAim
 	}
 	return p
 }
@@ -58,7 +58,7 @@ func (p *packer) add(id format.ID, label seal.Label, codec pack.Codec, rawSize u
 	}
 	slot := p.lockSlot()
 	defer slot.mu.Unlock()
-	if slot.w != nil && slot.w.Len()+len(payload)+chunkOverhead > packSizeAim {
+	if slot.w != nil && slot.w.Len()+len(payload)+chunkOverhead > p.sizeAim {
 		if err := p.send(slot); err != nil {
 			return err
 		}

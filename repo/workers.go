@@ -6,11 +6,13 @@ import (
 	"sync"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/bk-backup/bk/format"
 )
 
 // inFlightMax bounds the bytes of payloads that wait for a worker or are being
-// worked on.
-const inFlightMax = 48 << 20
+// worked on: enough for one chunk of the greatest size.
+const inFlightMax = format.ChunkSizeMax
 
 func (r *Repository) workers() int {
 	if r.opts.Workers > 0 {

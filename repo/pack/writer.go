@@ -13,15 +13,25 @@ import (
 )
 
 const (
-	// bufferSize is what a writer begins with: enough for a pack of the usual
-	// 16 MiB that one more chunk made too long. Memory that is never reached is
-	// never touched.
-	bufferSize = 18 << 20
+	// DataSizeAim and MetaSizeAim are the sizes, padding included, that writers
+	// of packs aim at: sizes that need no padding. Meta packs are smaller because
+	// a session makes little of them.
+	DataSizeAim = 16 << 20
+	MetaSizeAim = 4 << 20
 	// bufferSizeMax is the largest buffer that is kept for another pack.
 	bufferSizeMax = 64 << 20
 )
 
-var buffers sync.Pool // of *[]byte
+// dataBuffers and metaBuffers hold *[]byte of the sizes that are aimed at.
+var dataBuffers, metaBuffers sync.Pool
+
+// buffersOf returns the pool for packs of a kind, and the size of its buffers.
+func buffersOf(kind seal.Kind) (*sync.Pool, int) {
+	if kind == seal.KindMetaPack {
+		return &metaBuffers, MetaSizeAim
+	}
+	return &dataBuffers, DataSizeAim
+}
 
 // Writer fills one pack, in memory. It must not be used concurrently: every
 // worker has its own.
@@ -54,8 +64,9 @@ func NewWriter(secret *seal.Key, h seal.Header, client seal.ClientID, rand io.Re
 		return nil, err
 	}
 	w := &Writer{header: h, client: client, chunks: chunks, keys: keys, sum: sha256.New()}
-	if w.buffer, _ = buffers.Get().(*[]byte); w.buffer == nil {
-		b := make([]byte, 0, bufferSize)
+	pool, size := buffersOf(h.Kind)
+	if w.buffer, _ = pool.Get().(*[]byte); w.buffer == nil {
+		b := make([]byte, 0, size)
 		w.buffer = &b
 	}
 	w.object = h.Append((*w.buffer)[:0])
@@ -151,7 +162,8 @@ func (w *Writer) Release() {
 	}
 	if cap(w.object) <= bufferSizeMax {
 		*w.buffer = w.object[:0]
-		buffers.Put(w.buffer)
+		pool, _ := buffersOf(w.header.Kind)
+		pool.Put(w.buffer)
 	}
 	w.done, w.buffer, w.object = true, nil, nil
 }

@@ -118,8 +118,8 @@ type exitNow struct{}
 // small: the programs live for seconds and hold bounded memory.
 func tune() {
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetGCPercent(200)
-		debug.SetMemoryLimit(160 << 20)
+		debug.SetGCPercent(100)
+		debug.SetMemoryLimit(192 << 20)
 	}
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) > 32 {
 		runtime.GOMAXPROCS(32)
