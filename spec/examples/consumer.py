@@ -79,9 +79,10 @@ class Receiver:
             self.features, self.place = set(body.get("features", [])), "top"
             check(self.features <= {"zstd", "flat"}, "feature: of %s not all are served here" % self.features)
         elif kind == "snapshot":
-            check(body.get("parent") in (None, self.id) and self.id != body["id"], "parent: it is not the snapshot before")
+            parent = body.get("parent", bytes(32))
+            check(parent in (bytes(32), self.id) and parent != body["id"], "parent: it is not the snapshot before")
             self.id, self.sorted, self.last, self.place = body["id"], body.get("sorted", True), ([], None), "snapshot"
-            self.listing = self.listing if "parent" in body else {}
+            self.listing = self.listing if any(parent) else {}
             self.scan = bool(self.listing) or not self.sorted  # whether anything can be below a path that comes
             self.one, self.counts = hashlib.sha256(), dict(entries=0, removes=0, data=0, bytes=0)
         elif kind in ("remove", "entry"):
@@ -115,8 +116,7 @@ class Receiver:
             self.place, self.counts["bytes"] = "snapshot", self.counts["bytes"] + body["size"]
             return check(body["size"] == sum(size for _, size in self.content) < 1 << 63, "count: eof says another size")
         content = [tuple(ref) for ref in body["chunks"]] if kind == "refs" else [(body.get("id"), body["size"])]
-        size_max = (1 << 63) - 1 if kind == "hole" else 32 << 20
-        check(all(0 < size <= size_max for _, size in content), "limit: size of a chunk or hole")
+        check(all(0 < size <= (2**63 - 1 if kind == "hole" else 32 << 20) for _, size in content), "limit: size of chunk or hole")
         if kind == "data":
             self.counts["data"] += 1
             self.chunks[body["id"]] = body["size"], body.get("codec", "none"), *payload

@@ -20,8 +20,7 @@ pack = msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape").pack
 
 
 def fail(code, what):
-    print("filter.py: " + what, file=sys.stderr)
-    sys.exit(code)
+    sys.exit(print("filter.py: " + what, file=sys.stderr) or code)
 
 
 class Digests:  # of the input or of the output (section 11): for the stream, and for the open snapshot
@@ -38,10 +37,9 @@ class Digests:  # of the input or of the output (section 11): for the stream, an
 
 class Filter:
     def __init__(self, patterns):
-        digest = hashlib.sha256(repr(sorted(set(patterns))).encode()).hexdigest()
-        self.patterns, self.stage = patterns, b"filter.py drop=" + digest[:32].encode()
+        self.stage = b"filter.py drop=" + hashlib.sha256(repr(sorted(set(patterns))).encode()).hexdigest()[:32].encode()
         self.input, self.output, self.spool, self.spooled = Digests(), Digests(), tempfile.TemporaryFile(), {}
-        self.dropping, self.counts = False, collections.Counter()
+        self.patterns, self.dropping, self.counts = patterns, False, collections.Counter()
 
     def drops(self, path):
         names = os.fsdecode(path).split("/")
@@ -54,8 +52,7 @@ class Filter:
             del body[key]
 
     def emit(self, kind, body, payload=None):
-        self.counts[kind] += 1
-        self.counts["bytes"] += body["size"] if kind == "eof" else 0
+        self.counts.update({kind: 1, "bytes": body["size"] if kind == "eof" else 0})
         sys.stdout.buffer.write(self.output.add(kind, body, payload) + (b"" if payload is None else pack(payload)))
 
     def take(self, kind, body, payload=None):
@@ -67,7 +64,8 @@ class Filter:
             self.dropping = self.drops(body["path"])
         if kind == "snapshot":
             self.counts, via = collections.Counter(), {"from": body["id"], "stage": self.stage}
-            body.update({key: hashlib.sha256(body[key] + self.stage).digest() for key in ("id", "parent") if key in body})
+            for key in ("id", "parent") if any(body.get("parent", b"")) else ("id",):
+                body[key] = hashlib.sha256(body[key] + self.stage).digest()
             body["via"] = body.get("via", []) + [via]
             self.prune(body, "roots")
         elif kind in ("commit", "end"):
@@ -91,9 +89,11 @@ class Filter:
 
 
 record, stage = [""], Filter(sys.argv[1:])
-for record in msgpack.Unpacker(sys.stdin.buffer, raw=False, unicode_errors="surrogateescape", strict_map_key=False,
-                               max_buffer_size=64 << 20):
-    stage.take(*record)
+unpacker = msgpack.Unpacker(sys.stdin.buffer, raw=False, unicode_errors="surrogateescape", strict_map_key=False)
+try:
+    for record in unpacker:
+        stage.take(*record)
+except (AttributeError, LookupError, TypeError, ValueError, msgpack.UnpackException) as err:
+    fail(4, "syntax or field: %r" % err)
 if record[0] != "end":
     fail(4, "cut: the stream ends before its end record")
-sys.stdout.buffer.flush()

@@ -3,6 +3,7 @@ package backup
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -192,7 +193,11 @@ func (c *Backup) toStream(ctx context.Context, app *cli.App, opts disk.ScanOptio
 	}
 	opts.Compress = opts.Level != format.LevelNone
 	opts.Dedup = true
+	// Files on a disk have no identity that could be given again.
 	opts.Snapshot.Unstable = true
+	if _, err := rand.Read(opts.Snapshot.ID[:]); err != nil {
+		return fmt.Errorf("draw an id for the snapshot: %w", err)
+	}
 	opts.OnProgress = app.Progress()
 	losses := &lossKeeper{}
 	err = c.scan(ctx, opts, func(src format.Source) error {
