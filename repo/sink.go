@@ -134,14 +134,14 @@ func (s *Sink) write(rec format.Record) error {
 		return nil
 	case *format.Snapshot:
 		return s.begin(rec)
+	case *format.Extension:
+		s.extension()
+		return nil
 	case *format.End:
 		s.ended = true
 		return s.session.end()
 	}
 	if s.cur == nil {
-		if _, ok := rec.(*format.Extension); ok {
-			return nil
-		}
 		return fmt.Errorf("import: a %s record outside of a snapshot", rec.Kind())
 	}
 	switch rec := rec.(type) {
@@ -162,10 +162,23 @@ func (s *Sink) write(rec format.Record) error {
 		return s.cur.edits.put(edit{path: rec.Path})
 	case *format.Commit:
 		return s.commit(rec)
-	case *format.Extension:
-		return nil
 	}
 	return fmt.Errorf("import: unexpected %s record", rec.Kind())
+}
+
+// extension counts a record that a repository has no place for.
+func (s *Sink) extension() {
+	loss := format.Loss{Kind: format.LossExtension, Count: 1}
+	if s.cur != nil && s.cur.entry != nil {
+		loss.Paths = []string{s.cur.entry.Path}
+	}
+	for i := range s.sum.Losses {
+		if s.sum.Losses[i].Kind == loss.Kind {
+			s.sum.Losses[i].Count++
+			return
+		}
+	}
+	s.sum.Losses = append(s.sum.Losses, loss)
 }
 
 // begin finds the listing that the snapshot's records apply to.
@@ -178,7 +191,7 @@ func (s *Sink) begin(rec *format.Snapshot) error {
 	default:
 		snap, ok := s.known[rec.Parent]
 		if !ok {
-			return fmt.Errorf("snapshot %s is sent as a difference against %s, which this repository does not hold", rec.ID, rec.Parent)
+			return s.streamError(format.ClassParent, "snapshot %s is a difference against %s, which this repository does not hold", rec.ID, rec.Parent)
 		}
 		cur.base = snap.Root
 	}

@@ -62,14 +62,14 @@ func exitCode(err error) int {
 		return ExitDone
 	case errors.As(err, &usage):
 		return ExitUsage
+	case errors.Is(err, context.Canceled):
+		return ExitInterrupted
 	case errors.As(err, &own) && own.Code != 0:
 		return own.Code
 	case errors.Is(err, syscall.EPIPE):
 		return ExitFailed
 	case format.ClassOf(err) != "":
 		return ExitStream
-	case errors.Is(err, context.Canceled):
-		return ExitInterrupted
 	}
 	return repositoryExitCode(err)
 }

@@ -91,7 +91,10 @@ func (c *Export) Run(ctx context.Context, app *cli.App) error {
 	}
 	defer src.Close()
 	losses := &lossWatcher{app: app}
-	return format.Copy(ctx, w, src, append(stages, losses)...)
+	if err := format.Copy(ctx, w, src, append(stages, losses)...); err != nil {
+		return &cli.Error{Code: cli.ExitFailed, Op: "export", Err: err}
+	}
+	return nil
 }
 
 // choose resolves the arguments.

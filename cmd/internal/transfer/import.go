@@ -16,7 +16,7 @@ type Import struct {
 
 	Compression  string `placeholder:"LEVEL" help:"Compress again: none, fastest, default, better, best or zstd:LEVEL. Default: keep what comes compressed as it is, and the repository's setting for the rest."`
 	Held         bool   `help:"Accept content that is only named, if this repository holds it (bk-export --held)."`
-	ListImported bool   `help:"List the ids of the snapshots held here, with the ids they had where they came from, and stop: for bk-export --have."`
+	ListImported bool   `help:"List the ids of the snapshots held here, with all the ids they had on the way here, and stop: for bk-export --have."`
 }
 
 // Help is the longer text.
@@ -75,11 +75,14 @@ func (c *Import) list(ctx context.Context, app *cli.App) error {
 	}
 	out := bufio.NewWriter(app.Stdout)
 	for _, s := range list {
-		if s.Imported.IsZero() {
-			fmt.Fprintln(out, s.ID)
-		} else {
-			fmt.Fprintln(out, s.ID, s.Imported)
+		fmt.Fprint(out, s.ID)
+		if !s.Imported.IsZero() {
+			fmt.Fprint(out, " ", s.Imported)
 		}
+		for _, v := range s.Meta.Via {
+			fmt.Fprint(out, " ", v.From)
+		}
+		fmt.Fprintln(out)
 	}
 	return out.Flush()
 }
