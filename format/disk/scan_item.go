@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"math/bits"
 
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 
 	"github.com/bk-backup/bk/format"
@@ -151,6 +150,3 @@ func reserveSize(size uint64) int64 {
 	}
 	return int64(max(4<<10, uint64(1)<<bits.Len64(size-min(size, 1))))
 }
-
-// tryReserve is TryAcquire, which even nothing would have to queue for.
-func tryReserve(budget *semaphore.Weighted, n int64) bool { return n == 0 || budget.TryAcquire(n) }

@@ -376,11 +376,9 @@ func (m *merge) add(what task, path string, reserved int64) (*item, error) {
 			return nil, err
 		}
 	}
-	if !tryReserve(m.budget, reserved) {
-		// What the group has reserved is given back only after it went out.
-		if err := m.flush(); err != nil {
-			return nil, err
-		}
+	if reserved > 0 {
+		// What this group holds back, and nobody can give back before it is sent
+		// on, is so little that the rest of the budget is always enough.
 		if err := m.budget.Acquire(m.ctx, reserved); err != nil {
 			return nil, err
 		}

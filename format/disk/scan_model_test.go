@@ -164,6 +164,7 @@ type receiver struct {
 	state string
 	last  *string // path of the entry or remove before
 	file  *listed
+	plain []byte // of file
 	ended bool
 	bytes uint64
 	// writer knows the rules of the stream.
@@ -200,6 +201,9 @@ func (r *receiver) take(rec format.Record) {
 	case *format.Remove:
 		r.order(x.Path)
 		r.removes = append(r.removes, x.Path)
+		if r.model[x.Path] == nil && len(r.model.below("/"+x.Path)) == 0 {
+			t.Errorf("nothing is at %q that could be removed", x.Path)
+		}
 		delete(r.model, x.Path)
 		r.model.removeBelow(x.Path)
 	case *format.Data:
@@ -214,15 +218,16 @@ func (r *receiver) take(rec format.Record) {
 			if !ok || len(plain) != int(c.Size) {
 				t.Fatalf("%s refers to %s of %d bytes, which was not sent so", r.file.Path, c.ID, c.Size)
 			}
-			r.file.Content += plain
+			r.plain = append(r.plain, plain...)
 			r.file.Chunks = append(r.file.Chunks, c.ID)
 		}
 	case *format.Hole:
-		r.file.Holes = append(r.file.Holes, format.Extent{Offset: uint64(len(r.file.Content)), Size: x.Size})
-		r.file.Content += string(make([]byte, x.Size))
+		r.file.Holes = append(r.file.Holes, format.Extent{Offset: uint64(len(r.plain)), Size: x.Size})
+		r.plain = append(r.plain, make([]byte, x.Size)...)
 		r.file.Chunks = append(r.file.Chunks, format.ID{})
 	case *format.EOF:
 		r.state = "listing"
+		r.file.Content = string(r.plain)
 		if x.Size != uint64(len(r.file.Content)) {
 			t.Errorf("%s: eof says %d bytes, %d came", r.file.Path, x.Size, len(r.file.Content))
 		}
@@ -269,7 +274,7 @@ func (r *receiver) entry(x *format.Entry) {
 		r.model.removeBelow(x.Path)
 	}
 	if x.Type == format.TypeFile {
-		r.file, r.state = f, "file"
+		r.file, r.state, r.plain = f, "file", r.plain[:0]
 	}
 }
 
@@ -284,7 +289,7 @@ func (r *receiver) chunk(x *format.Data) {
 		r.t.Fatalf("%s: a chunk is not what its id says", r.file.Path)
 	}
 	r.sent[x.ID] = string(plain)
-	r.file.Content += string(plain)
+	r.plain = append(r.plain, plain...)
 	r.file.Chunks = append(r.file.Chunks, x.ID)
 	if r.data%2 == 0 {
 		// Others do what they like with a payload that they took.

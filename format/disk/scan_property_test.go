@@ -124,7 +124,7 @@ func (e *editor) edits() map[string]func(*rapid.T) {
 func (m model) below(dir string) model {
 	part := model{}
 	for p, f := range m {
-		if format.IsBelow("/"+p, dir) {
+		if format.IsBelow("/"+p, dir) || dir == "/" {
 			part[p] = f
 		}
 	}

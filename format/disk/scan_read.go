@@ -106,9 +106,13 @@ func (r *reader) completeMeta(it *item, dirfd int) {
 // completeFile is for files. It reports whether a stream took the descriptor.
 func (r *reader) completeFile(it *item, fd int) (taken bool) {
 	if r.settle(it.status.ctime) {
+		before := it.status
 		if err := r.statFD(fd, &it.status); err != nil {
 			it.fail("stat", err)
 			return false
+		}
+		if it.status != before {
+			it.prev = nil
 		}
 	}
 	// Usually nothing changed since the walk; otherwise the second attempt takes
@@ -221,7 +225,6 @@ func (r *reader) readInline(it *item, fd, size int, newSplitter func() chunker.S
 		format.FreePayload(buf)
 		return n, err
 	}
-	splitter.Reset()
 	for start := 0; start < n; {
 		end := start + splitter.Cut(buf[start:n], true)
 		if start == 0 && end == n {

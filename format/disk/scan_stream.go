@@ -115,7 +115,6 @@ func (s *stream) readAll(r io.Reader) {
 
 // readExtent reads and cuts up to size bytes, and returns how many there were.
 func (s *stream) readExtent(size uint64, read source) (total uint64, err error) {
-	s.splitter.Reset()
 	buf := format.AllocPayload(segmentSize)
 	filled, start := 0, 0
 	var cuts []int

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -243,12 +244,67 @@ func TestScanUnchanged(t *testing.T) {
 	for _, f := range third.model {
 		f.Inode++
 	}
-	if sixth := scan(t, third.model, o); sixth.data == 0 {
+	if sixth := scan(t, third.model, o); sixth.data < 10 {
 		t.Errorf("other inodes gave %q", sixth.entries)
 	}
 	o.IgnoreInode = true
 	if seventh := scan(t, first.model, o); seventh.data > 1 {
 		t.Errorf("with IgnoreInode other inodes gave %q", seventh.entries)
+	}
+}
+
+// TestScanFlagsChange changes what neither times nor sizes tell.
+func TestScanFlagsChange(t *testing.T) {
+	tree := newTestTree(t)
+	path := tree.file("x/nodump", "x")
+	o := ScanOptions{Roots: []string{path}, IgnoreCtime: true}
+	first := scan(t, nil, o)
+	tree.flag(path, 0x40)
+	if !supportsFlags(tree) {
+		t.Skip("the file system has no flags for us; CI runs as root on one that has")
+	}
+	second := scan(t, first.model, o)
+	if f := second.model[path[1:]]; !slices.Contains(second.entries, path[1:]) || !slices.Equal(f.Flags, []string{"nodump"}) {
+		t.Errorf("a changed flag gave %q, %+v", second.entries, f)
+	}
+}
+
+// TestScanOtherRoots has a previous snapshot of "/" with its own entry, which can
+// only be taken away with all that is below.
+func TestScanOtherRoots(t *testing.T) {
+	tree := newTestTree(t)
+	tree.file("x", "content")
+	o := ScanOptions{Roots: []string{tree.root}}
+	base := scan(t, nil, o).model
+	base[""] = &listed{Entry: format.Entry{Type: format.TypeDir}}
+	base["aaa"] = &listed{Entry: format.Entry{Path: "aaa", Type: format.TypeFifo}}
+	base["zzz"] = &listed{Entry: format.Entry{Path: "zzz", Type: format.TypeFifo}}
+	got := scan(t, base, o)
+	if !slices.Equal(got.removes, []string{""}) || got.model["zzz"] != nil || got.data != 1 {
+		t.Errorf("removed %q, sent %q", got.removes, got.entries)
+	}
+	checkAgainstDisk(t, got.model, tree.root)
+}
+
+// TestLinksAreForgotten has the merge keep no group whose names it has all seen.
+func TestLinksAreForgotten(t *testing.T) {
+	m := &merge{links: make(map[linkKey]*linkGroup)}
+	n := &node{path: "a", status: status{nlink: 2, ino: 7, size: 1 << 30}}
+	first, name := m.linkOf(n)
+	m.keepContent(first, &item{}, &n.status)
+	if len(m.links) != 1 || m.linksWeight == 0 {
+		t.Errorf("%d groups of weight %d after the first name", len(m.links), m.linksWeight)
+	}
+	n.path = "b"
+	if second, again := m.linkOf(n); second != first || again != name || len(m.links) != 0 || m.linksWeight != 0 {
+		t.Errorf("%d groups of weight %d after the last name", len(m.links), m.linksWeight)
+	}
+	// What is too much to remember is read again.
+	huge := &status{nlink: 3, size: 1 << 50}
+	var it item
+	m.keepContent(&linkGroup{left: 2}, &it, huge)
+	if it.content != nil || m.linksWeight != 0 {
+		t.Errorf("a list of chunks of weight %d is kept", m.linksWeight)
 	}
 }
 
@@ -499,7 +555,15 @@ func TestScanDeep(t *testing.T) {
 	}
 	unix.Close(fd)
 	for _, openDirs := range []int{1, 16, 1000} {
-		got := scan(t, nil, ScanOptions{Roots: []string{tree.root}, openDirs: openDirs})
+		before, most := openFiles(t), atomic.Int64{}
+		got := scan(t, nil, ScanOptions{Roots: []string{tree.root}, openDirs: openDirs, Workers: 1, afterWalk: func(string) {
+			most.Store(max(most.Load(), int64(openFiles(t))))
+		}})
+		// The walk and the merge each need two directories at a time beyond the idle
+		// ones, the reader one and a file.
+		if n := int(most.Load()) - before; n > openDirs+6 {
+			t.Errorf("with %d directories open, %d are", openDirs, n)
+		}
 		path := tree.root[1:] + strings.Repeat("/"+name, depth) + "/file"
 		if f := got.model[path]; f == nil || f.Content != "content" || len(got.errors) > 0 {
 			t.Errorf("with %d directories open: %v, %q", openDirs, f, got.errors)
@@ -508,6 +572,14 @@ func TestScanDeep(t *testing.T) {
 			t.Errorf("with %d directories open there are %d files", openDirs, got.stats.Files)
 		}
 	}
+}
+
+func openFiles(t testing.TB) int {
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Error(err)
+	}
+	return len(fds)
 }
 
 func TestScanPathTooLong(t *testing.T) {

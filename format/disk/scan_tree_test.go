@@ -133,11 +133,11 @@ func (t *testTree) sparse(name string, size int64, data map[int64]string) string
 // random returns bytes that depend on the seed alone.
 func random(seed uint64, size int) string {
 	r := rand.New(rand.NewPCG(seed, 1))
-	b := make([]byte, size)
-	for i := range b {
-		b[i] = byte(r.Uint32())
+	b := make([]byte, 0, size+8)
+	for len(b) < size {
+		b = binary.LittleEndian.AppendUint64(b, r.Uint64())
 	}
-	return string(b)
+	return string(b[:size])
 }
 
 // acl returns an access control list in the kernel's form: tag, permissions, id.

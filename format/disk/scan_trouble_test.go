@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -51,7 +52,7 @@ func TestScanVanishing(t *testing.T) {
 			tree.made(os.Remove(p))
 		case "b/now-link":
 			tree.made(os.Remove(p))
-			tree.made(os.Symlink("elsewhere", p))
+			tree.made(os.Symlink("../z", p))
 		case "c/now-dir":
 			tree.made(os.Remove(p))
 			tree.made(os.Mkdir(p, 0o755))
@@ -113,6 +114,8 @@ func TestScanChanging(t *testing.T) {
 			_, err = f.WriteString("more")
 			tree.made(err)
 			f.Close()
+		}
+		if rec.Kind() == format.KindData && strings.HasSuffix(r.file.Path, "/shrinks") && len(r.file.Chunks) == 1 {
 			tree.made(os.Truncate(tree.path("shrinks"), 1000))
 		}
 	}
@@ -240,6 +243,21 @@ func TestScanSettles(t *testing.T) {
 		second := scan(t, first.model, ScanOptions{Roots: []string{path}})
 		if f := second.model[path[1:]]; f.Content != fmt.Sprintf("%04d", 2*i+1) {
 			t.Fatalf("round %d: the change was not seen", i)
+		}
+	}
+}
+
+// TestSettle has files that were written to just now, long ago, and, by a clock
+// that goes ahead, tomorrow.
+func TestSettle(t *testing.T) {
+	now := time.Now()
+	r := newReader(&Scanner{ctx: t.Context(), options: ScanOptions{Now: func() time.Time { return now }}})
+	for before, want := range map[time.Duration]bool{
+		0: true, time.Millisecond: true, tickMax - 1: true, tickMax: false, time.Hour: false, -time.Hour: false,
+	} {
+		begin := time.Now()
+		if got := r.settle(format.TimeOf(now.Add(-before))); got != want || got && time.Since(begin) < tickMax-before {
+			t.Errorf("written to %v ago: %v after %v", before, got, time.Since(begin))
 		}
 	}
 }
