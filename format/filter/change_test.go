@@ -311,6 +311,18 @@ func TestDescription(t *testing.T) {
 	}
 }
 
+func TestKeepIDs(t *testing.T) {
+	stream, err := encode(parseText(t, "snapshot 1\nfifo b\nsnapshot 2 parent 1\nfifo b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := dropping(t, "-a")
+	opts.KeepIDs = true
+	if out, _, err := runFilter(stream, opts); err != nil || !bytes.Equal(stream, out) {
+		t.Errorf("a filter that keeps ids and drops nothing changed the stream: %v", err)
+	}
+}
+
 func TestViaAndIDs(t *testing.T) {
 	opts := dropping(t, "-a")
 	stream, err := encode(parseText(t, "features base\nsnapshot 2 parent 1\nsnapshot 3 parent 2\nsnapshot 4"))

@@ -29,6 +29,10 @@ type Options struct {
 	// Changes alters what passes.
 	Changes Changes
 
+	// KeepIDs leaves snapshots their ids and Via. It is for a source that makes
+	// its snapshots only now, as a backup does: nothing was there before.
+	KeepIDs bool
+
 	// TempDir is where the spool's files are made; "": where the system puts
 	// temporary files. Random is where keys come from; nil: the system's.
 	TempDir string
@@ -95,7 +99,7 @@ func New(opts Options) (*Filter, error) {
 			return nil, errors.Join(err, f.Close())
 		}
 	}
-	if f.description != "" {
+	if f.description != "" && !opts.KeepIDs {
 		f.stages = append(f.stages, &identityStage{description: f.description})
 	}
 	f.stages = append(f.stages, &countStage{sum: &f.sum})
