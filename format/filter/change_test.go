@@ -173,6 +173,14 @@ func TestStripPrefix(t *testing.T) {
 			remove /
 			snapshot 4 parent 3
 			fifo e`, ""},
+		{"taken away twice over", strip, `
+			features base
+			snapshot 2 parent 1
+			remove a
+			remove a/b`, `
+			features base
+			snapshot 2 parent 1
+			remove /`, ""},
 		{"a file", strip, `
 			snapshot 1
 			fifo a/b`, "", "cannot become the root"},
