@@ -13,7 +13,9 @@ import (
 // Options say what a filter takes out and changes. The zero value lets
 // everything through as it is.
 type Options struct {
-	// Snapshots chooses snapshots: those that any rule matches. Empty: all.
+	// Snapshots chooses snapshots: those that any rule matches. Empty: all. What
+	// a dropped one changed comes with the next that passes, so a later stream
+	// must have a snapshot that passed as its base: bk-export --have sees to it.
 	Snapshots []SnapshotRule
 	// Paths drops by path; nil: nothing.
 	Paths *Patterns
