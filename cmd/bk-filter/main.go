@@ -3,94 +3,86 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
-	"fmt"
+	"io"
 	"os"
 	"runtime/debug"
 	"time"
 
-	"github.com/alecthomas/kong"
+	"github.com/bk-backup/bk/cmd/internal/cli"
 	"github.com/bk-backup/bk/cmd/internal/filterflags"
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/filter"
-	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 )
 
 // memoryMax is what the collector keeps the heap below where it can, in bytes.
 const memoryMax = 40 << 20
 
-// Exit codes.
-const (
-	exitFailed = 1
-	exitUsage  = 2
-	exitStream = 4
-)
-
-var errUsage = errors.New("wrong usage")
-
 type command struct {
-	filterflags.Flags
-	DryRun bool `help:"Write no stream, but list on standard output what would go."`
-	Quiet  bool `short:"q" help:"Say nothing but errors."`
-	JSON   bool `name:"json" help:"Write the summary and the listing as JSON lines."`
+	filterflags.Flags `embed:""`
+	DryRun            bool `help:"Write no stream, but list on standard output what would go."`
 }
 
 func main() {
-	debug.SetMemoryLimit(memoryMax)
-	var cmd command
-	parser := kong.Must(&cmd, kong.Name("bk-filter"), kong.Description("Take things out of a stream, or change them on the way."))
-	_, err := parser.Parse(os.Args[1:])
-	if err != nil {
-		err = fmt.Errorf("%w: %w", errUsage, err)
-	} else {
-		err = cmd.run()
-	}
-	if err != nil {
-		os.Exit(fail(err))
-	}
+	cli.Main("bk-filter", "Take things out of a stream, or change them on the way.", &command{})
 }
 
-func fail(err error) int {
-	fmt.Fprintf(os.Stderr, "bk-filter: %v\n", err)
-	if fix, ok := errors.AsType[interface {
-		error
-		FixText() string
-	}](err); ok {
-		fmt.Fprintf(os.Stderr, "to fix: %s\n", fix.FixText())
-	}
-	switch {
-	case errors.Is(err, errUsage):
-		return exitUsage
-	case format.ClassOf(err) != "":
-		return exitStream
-	}
-	return exitFailed
+// Help is what stands below the summary in --help and the manual.
+func (*command) Help() string {
+	return `The stream comes from standard input and goes to standard output. Without options, not a byte of it changes.
+
+A snapshot that passes gets a new id, which follows from its old one and from the options: so an incremental run through the same filter finds what it is based on, and one through another filter is refused. An age such as 30d is another filter every day. Choosing snapshots changes no id.
+
+Content that goes but may be needed again waits in an encrypted file without a name in TMPDIR.
+
+Examples:
+  bk-export --all | bk-filter --drop '*.cat.jpg' | bk-import -r /srv/bk
+  bk-backup --stdout ~ | bk-filter --keep /home/jo/photos --drop-if 'grep -q secret' > photos.bk
+  bk-filter --dry-run --larger-than 1G < everything.bk`
 }
 
-func (cmd *command) run() error {
-	ctx := context.Background()
-	opts, err := cmd.Options(ctx, filterflags.Surroundings{Now: time.Now(), Env: os.Environ(), Stderr: os.Stderr})
+// Run filters from end to end.
+func (c *command) Run(ctx context.Context, app *cli.App) error {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryMax)
+	}
+	opts, err := c.Options(ctx, filterflags.Surroundings{Now: time.Now(), Env: os.Environ(), Stderr: app.Stderr})
 	if err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return cli.Usagef("%w", err)
 	}
-	if term.IsTerminal(0) || term.IsTerminal(1) && !cmd.DryRun {
-		return fmt.Errorf("%w: a stream comes from standard input and goes to standard output, and neither may be a terminal", errUsage)
-	}
-	for fd := range uintptr(2) {
-		// A pipe that is refused more room is only slower.
-		_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, 1<<20)
-	}
-	report := newReport(cmd)
-	opts.OnDrop = report.onDrop()
-	f, err := filter.New(opts)
+	in, err := app.StreamIn()
 	if err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
-	}
-	err = format.Copy(ctx, report.sink(), format.NewReader(os.Stdin, format.ReaderOptions{}), f)
-	if err := errors.Join(err, report.flush(), f.Close()); err != nil {
 		return err
 	}
-	return report.summary(f.Summary())
+	sink, finish, err := c.sink(app, &opts)
+	if err != nil {
+		return err
+	}
+	f, err := filter.New(opts)
+	if err != nil {
+		return cli.Usagef("%w", err)
+	}
+	err = format.Copy(ctx, sink, format.NewReader(in, format.ReaderOptions{}), f)
+	// The first error alone is for people: it is the cause.
+	if err := cmp.Or(err, finish(), f.Close()); err != nil {
+		return err
+	}
+	summarize(app, f.Summary(), c.DryRun)
+	return nil
+}
+
+// sink returns where the stream goes: standard output or, with --dry-run,
+// nowhere, and then what is dropped is listed. finish completes the listing.
+func (c *command) sink(app *cli.App, opts *filter.Options) (sink format.Sink, finish func() error, err error) {
+	if c.DryRun {
+		l := newListing(app)
+		opts.OnDrop = l.add
+		return format.NewWriter(io.Discard, format.WriterOptions{}), l.flush, nil
+	}
+	out, err := app.StreamOut()
+	if err != nil {
+		return nil, nil, err
+	}
+	return format.NewWriter(out, format.WriterOptions{}), func() error { return nil }, nil
 }

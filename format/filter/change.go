@@ -11,6 +11,11 @@ import (
 
 // Changes are what a filter alters in records that pass. Payloads are not
 // touched.
+//
+// A path is moved by the longest prefix that is renamed. Nothing may be where
+// another path moves to, but the directories on the way to it, which give way;
+// such a path is an error, since a listing cannot hold both. Renaming any prefix
+// but the root leaves snapshots unsorted, for the receiver to sort.
 type Changes struct {
 	DropXattrs  []string // patterns for names of extended attributes: * ? [a-z], * takes any byte
 	SetHost     string

@@ -173,6 +173,14 @@ func TestStripPrefix(t *testing.T) {
 			remove /
 			snapshot 4 parent 3
 			fifo e`, ""},
+		{"taken away twice over", strip, `
+			features base
+			snapshot 2 parent 1
+			remove a
+			remove a/b`, `
+			features base
+			snapshot 2 parent 1
+			remove /`, ""},
 		{"a file", strip, `
 			snapshot 1
 			fifo a/b`, "", "cannot become the root"},
@@ -308,6 +316,18 @@ func TestDescription(t *testing.T) {
 	none := Options{Snapshots: full().Snapshots, Paths: mustPatterns(t, false)}
 	if d := none.Description(); d != "" {
 		t.Errorf("a filter that changes nothing is described as %q", d)
+	}
+}
+
+func TestKeepIDs(t *testing.T) {
+	stream, err := encode(parseText(t, "snapshot 1\nfifo b\nsnapshot 2 parent 1\nfifo b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := dropping(t, "-a")
+	opts.KeepIDs = true
+	if out, _, err := runFilter(stream, opts); err != nil || !bytes.Equal(stream, out) {
+		t.Errorf("a filter that keeps ids and drops nothing changed the stream: %v", err)
 	}
 }
 

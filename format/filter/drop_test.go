@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -328,6 +329,31 @@ func TestDropByContent(t *testing.T) {
 		{"held", pdf, "features held", "", "only its receiver has"},
 	}
 	runTextCases(t, cases)
+}
+
+// TestMagicDecidesEarly: a file is not held back for longer than its type takes
+// to tell.
+func TestMagicDecidesEarly(t *testing.T) {
+	f, err := New(Options{Magic: []string{"image/*"}, TempDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var got []format.Kind
+	head := []byte(strings.Repeat("x", magicSize))
+	for _, rec := range []format.Record{&format.Header{Version: 1}, &format.Snapshot{ID: format.ID{1}}, &format.Entry{Path: "a", Type: format.TypeFile},
+		&format.Data{ID: format.SumID(head[1:]), Size: magicSize - 1, Payload: head[1:]}, &format.Hole{Size: 1}} {
+		got = nil
+		if err := f.Process(rec, func(rec format.Record) error { got = append(got, rec.Kind()); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if rec.Kind() == format.KindData && got != nil {
+			t.Errorf("after %d bytes, %v came", magicSize-1, got)
+		}
+	}
+	if want := []format.Kind{format.KindEntry, format.KindData, format.KindHole}; !slices.Equal(got, want) {
+		t.Errorf("after %d bytes, %v came, want %v", magicSize, got, want)
+	}
 }
 
 func TestJudgeByCommand(t *testing.T) {

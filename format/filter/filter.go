@@ -13,7 +13,9 @@ import (
 // Options say what a filter takes out and changes. The zero value lets
 // everything through as it is.
 type Options struct {
-	// Snapshots chooses snapshots: those that any rule matches. Empty: all.
+	// Snapshots chooses snapshots: those that any rule matches. Empty: all. What
+	// a dropped one changed comes with the next that passes, so a later stream
+	// must have a snapshot that passed as its base: bk-export --have sees to it.
 	Snapshots []SnapshotRule
 	// Paths drops by path; nil: nothing.
 	Paths *Patterns
@@ -28,6 +30,10 @@ type Options struct {
 	JudgeName string
 	// Changes alters what passes.
 	Changes Changes
+
+	// KeepIDs leaves snapshots their ids and Via. It is for a source that makes
+	// its snapshots only now, as a backup does: nothing was there before.
+	KeepIDs bool
 
 	// TempDir is where the spool's files are made; "": where the system puts
 	// temporary files. Random is where keys come from; nil: the system's.
@@ -95,7 +101,7 @@ func New(opts Options) (*Filter, error) {
 			return nil, errors.Join(err, f.Close())
 		}
 	}
-	if f.description != "" {
+	if f.description != "" && !opts.KeepIDs {
 		f.stages = append(f.stages, &identityStage{description: f.description})
 	}
 	f.stages = append(f.stages, &countStage{sum: &f.sum})

@@ -175,7 +175,7 @@ func TestIncremental(t *testing.T) {
 		}
 		cut := 1 + g.intn(len(history)-1)
 		opts := g.options()
-		opts.Snapshots = nil // needs a base that passed: see TestFoldAcrossStreams
+		opts.Snapshots = nil // what a dropped base changed cannot be in a later stream
 		var streams [3][]byte
 		for i, recs := range [][]format.Record{
 			g.stream(history, 0, false), g.stream(history[:cut], 0, false), g.stream(history, cut, false),

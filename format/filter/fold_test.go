@@ -142,6 +142,15 @@ func TestFold(t *testing.T) {
 			snapshot 3 parent 1 tag=k
 			fifo d
 			fifo e`, ""},
+		{"a chunk that comes twice is not sent again", keepTagged, `
+			snapshot 1
+			file a one
+			snapshot 2 tag=k
+			file a one
+			file b =one`, `
+			snapshot 2 tag=k
+			file a one
+			file b =one`, ""},
 		{"dropped at the end", keepTagged, `
 			snapshot 1 tag=k
 			file a one
