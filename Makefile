@@ -27,7 +27,7 @@ interop: build ## install the peers (Debian packages) and test against them
 	$(SCRIPTS)/interop.sh bin
 
 bench: build ## benchmarks, beside the peers where they are installed
-	$(SCRIPTS)/bench.sh bin
+	$(SCRIPTS)/bench.py bin $(PARTS)
 
 fuzz: ## every fuzz target for FUZZTIME
 	$(SCRIPTS)/fuzz.sh $(FUZZTIME)

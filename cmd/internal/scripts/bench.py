@@ -1,0 +1,230 @@
+#!/usr/bin/python3
+"""bench.py BIN [PART ...]: whole-process benchmarks of the programs in BIN beside restic, in the same run.
+
+Parts: linux small big hist (default: linux small hist). Scratch space is $BENCH_ROOT (default /var/tmp/bk-bench,
+kept between runs for its data; about 20 GB for hist). Restores go to /dev/shm. Data:
+  linux  two point releases of Debian's linux-source-6.1 (apt-get download), or $BENCH_LINUX1 and $BENCH_LINUX2
+  small  250,000 tiny files, generated
+  big    a tar of each of the linux trees, and incompressible files of the same size, generated
+  hist   20 snapshots of an evolving linux tree with a disk image and a log (evolve.py)
+Prints a Markdown table: wall and CPU seconds, and their ratios to restic's. REPS (default 3): the median counts.
+"""
+import os, random, resource, shutil, statistics, subprocess, sys, time
+
+BIN = os.path.abspath(sys.argv[1])
+PARTS = sys.argv[2:] or ["linux", "small", "hist"]
+ROOT = os.environ.get("BENCH_ROOT", "/var/tmp/bk-bench")
+REPS = int(os.environ.get("REPS", "3"))
+DATA, WORK = ROOT + "/data", ROOT + "/work"
+SCRIPTS = os.path.dirname(os.path.abspath(__file__))
+RESTIC = shutil.which(os.environ.get("RESTIC", "restic"))
+env = dict(os.environ, PATH=BIN + ":" + os.environ["PATH"], BK_PASSPHRASE="bench", BK_IMPORT_PASSPHRASE="bench",
+           BK_CACHE_DIR=WORK + "/bk-cache", RESTIC_PASSWORD="bench", RESTIC_FROM_PASSWORD="bench", RESTIC_CACHE_DIR=WORK + "/restic-cache")
+rows = []
+
+
+def run(command, cwd=None):
+    """Runs a shell command; returns wall seconds, CPU seconds, peak MiB of the largest process."""
+    os.sync()
+    begin = time.monotonic()
+    p = subprocess.Popen(["bash", "-o", "pipefail", "-c", command], cwd=cwd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    err = p.stderr.read()
+    _, status, usage = os.wait4(p.pid, 0)
+    wall = time.monotonic() - begin
+    if status not in (0, 3 << 8):
+        sys.exit("failed (%d): %s\n%s" % (status, command, err.decode(errors="replace")))
+    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def compare(name, ours, theirs, reps=None, reset=None, cwd=None):
+    """Runs both in turn and adds a row of medians and the ratio of medians."""
+    got = {0: [], 1: []}
+    for _ in range(reps or REPS):
+        for side, command in enumerate((ours, theirs)):
+            if command and (side == 0 or RESTIC):
+                if reset:
+                    subprocess.run(["bash", "-c", reset[side]], check=True, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                got[side].append(run(command, cwd))
+    a = [statistics.median(x) for x in zip(*got[0])]
+    b = [statistics.median(x) for x in zip(*got[1])] if got[1] else None
+    add(name, a, b)
+
+
+def add(name, a, b):
+    def cell(x, unit=""):
+        return "" if x is None else "%.2f%s" % (x, unit)
+    if b:
+        rows.append((name, cell(a[0]), cell(b[0]), cell(a[0] / b[0]), cell(a[1]), cell(b[1]), cell(a[1] / b[1]), "%.0f / %.0f" % (a[2], b[2])))
+    else:
+        rows.append((name, cell(a[0]), "", "", cell(a[1]), "", "", "%.0f" % a[2]))
+    print(" | ".join(rows[-1]), flush=True)
+
+
+def sizes(name, ours, theirs):
+    a, b = tree_size(ours), tree_size(theirs) if RESTIC else 0
+    rows.append((name + ", MB", "%.1f" % (a / 1e6), "%.1f" % (b / 1e6) if b else "", "%.3f" % (a / b) if b else "", "", "", "", ""))
+    print(" | ".join(rows[-1]), flush=True)
+    return a, b
+
+
+def tree_size(path):
+    total = 0
+    for d, _, names in os.walk(path):
+        total += sum(os.lstat(os.path.join(d, n)).st_size for n in names)
+    return total
+
+
+def warm(path):
+    subprocess.run("find %s -type f -print0 | xargs -0 cat > /dev/null" % path, shell=True)
+
+
+def linux(n):
+    """The n-th linux tree."""
+    given = os.environ.get("BENCH_LINUX%d" % n)
+    if given:
+        return given
+    out = DATA + "/linux%d" % n
+    if not os.path.isdir(out):
+        os.makedirs(DATA, exist_ok=True)
+        listing = subprocess.run(["apt-cache", "madison", "linux-source-6.1"], capture_output=True, text=True).stdout
+        versions = sorted({l.split("|")[1].strip() for l in listing.splitlines()}, key=lambda v: [int(x) for x in v.replace("-", ".").split(".") if x.isdigit()])
+        if not versions:
+            sys.exit("no linux-source-6.1 in the package lists: run apt-get update, or set BENCH_LINUX1 and BENCH_LINUX2")
+        version = versions[0] if n == 1 else versions[min(1, len(versions) - 1)]
+        subprocess.run(["apt-get", "download", "linux-source-6.1=" + version], cwd=DATA, check=True)
+        os.makedirs(out + ".part", exist_ok=True)
+        subprocess.run("dpkg-deb --fsys-tarfile linux-source-6.1_%s_all.deb | tar -xO ./usr/src/linux-source-6.1.tar.xz | tar -xJ --strip-components=1 -C %s && rm linux-source-6.1_*.deb" % (version, out + ".part"), shell=True, cwd=DATA, check=True)
+        os.rename(out + ".part", out)
+    return out
+
+
+def small(n):
+    """250,000 tiny files; the second version has 1 in 100 edited, some renamed."""
+    out = DATA + "/small%d" % n
+    if not os.path.isdir(out):
+        rng = random.Random(7)
+        words = [bytes(rng.choices(b"abcdefghijklmnopqrstuvwxyz", k=rng.randrange(2, 10))) for _ in range(3000)]
+        for i in range(25000):
+            d = "%s/small1/app%d/node_modules/p%d/lib%d" % (DATA, i % 3, i // 30, i % 10)
+            os.makedirs(d, exist_ok=True)
+            for k in range(10):
+                with open("%s/f%d-%d.js" % (d, i, k), "wb") as f:
+                    f.write(b" ".join(rng.choices(words, k=rng.randrange(5, 400))))
+        subprocess.run(["cp", "-a", DATA + "/small1", DATA + "/small2"], check=True)
+        for i in range(0, 25000, 10):
+            p = "%s/small2/app%d/node_modules/p%d/lib%d/f%d-%d.js" % (DATA, i % 3, i // 30, i % 10, i, i % 7)
+            with open(p, "ab") as f:
+                f.write(b"// edited\n")
+    return out
+
+
+def big(n):
+    """A tar of a linux tree and as much that does not compress."""
+    out = DATA + "/big%d" % n
+    if not os.path.isdir(out):
+        os.makedirs(out)
+        subprocess.run("tar -C %s -cf %s/linux.tar ." % (linux(n), out), shell=True, check=True)
+        if n == 1:
+            subprocess.run("head -c 1300M /dev/urandom > %s/media.bin" % out, shell=True, check=True)
+        else:
+            subprocess.run("(head -c 600M %s/big1/media.bin; head -c 50M /dev/urandom; tail -c +600000001 %s/big1/media.bin) > %s/media.bin" % (DATA, DATA, out), shell=True, check=True)
+    return out
+
+
+def fresh(name):
+    """Shell commands that make an empty repository of each kind."""
+    bk, re = WORK + "/bk-" + name, WORK + "/restic-" + name
+    return ("rm -rf %s; BK_REPO=%s bk-init -q" % (bk, bk), "rm -rf %s; restic -q -r %s init" % (re, re)), bk, re
+
+
+def suite(name, first, second):
+    """The basic cycle on two versions of one tree, shown under one path."""
+    src = WORK + "/src"
+    os.makedirs(src, exist_ok=True)
+    def show(tree):
+        subprocess.run("mountpoint -q %s && umount %s; mount --bind %s %s" % (src, src, tree, src), shell=True, check=True)
+        warm(src)
+    reset, bk, re = fresh(name)
+    ours, theirs = "bk-backup -q -r %s ." % bk, "restic -q -r %s backup ." % re
+    try:
+        show(first)
+        compare(name + ": first backup", ours, theirs, reset=reset, cwd=src)
+        sizes(name + ": size", bk, re)
+        compare(name + ": nothing changed", ours, theirs, cwd=src)
+        if name == "linux":
+            copy, bk2, re2 = fresh("copy")
+            compare(name + ": export | filter | import", "bk-export -r %s latest~%d | bk-filter -q --drop '*.cat.jpg' | bk-import -q -r %s" % (bk, REPS, bk2),
+                    "restic -q -r %s copy --from-repo %s latest" % (re2, re), reset=copy)
+        show(second)
+        compare(name + ": next version", ours, theirs, reps=1, cwd=src)
+        compare(name + ": restore to tmpfs", "bk-restore -q -r %s latest:%s -t /dev/shm/bk-bench" % (bk, src), "restic -q -r %s restore latest -t /dev/shm/bk-bench" % re,
+                reset=("rm -rf /dev/shm/bk-bench",) * 2)
+        shutil.rmtree("/dev/shm/bk-bench")
+        if shutil.which("bk-ls", path=BIN):
+            compare(name + ": ls", "bk-ls -l -r %s latest" % bk, "restic -q -r %s ls -l latest" % re)
+    finally:
+        subprocess.run("mountpoint -q %s && umount %s" % (src, src), shell=True)
+
+
+def hist():
+    """20 snapshots, then conversions of the whole history."""
+    tree = WORK + "/tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    subprocess.run(["cp", "-a", linux(1), tree], check=True)
+    subprocess.run([SCRIPTS + "/evolve.py", "init", tree], check=True)
+    reset, bk, re = fresh("hist")
+    for r in reset:
+        subprocess.run(["bash", "-c", r], check=True, env=env)
+    steps = {0: [], 1: []}
+    grown = {0: [], 1: []}
+    before = [0, 0]
+    for n in range(20):
+        if n:
+            subprocess.run([SCRIPTS + "/evolve.py", "step", str(n), tree], check=True)
+        warm(tree)
+        for side, command in enumerate(("bk-backup -q -r %s ." % bk, "restic -q -r %s backup ." % re)):
+            if side == 0 or RESTIC:
+                got = run(command, tree)
+                size = tree_size((bk, re)[side])
+                if n:
+                    steps[side].append(got)
+                    grown[side].append(size - before[side])
+                before[side] = size
+    median = lambda side: [statistics.median(x) for x in zip(*steps[side])] if steps[side] else None
+    add("hist: one more snapshot (median of 19)", median(0), median(1))
+    if RESTIC:
+        a, b = statistics.median(grown[0]) / 1e6, statistics.median(grown[1]) / 1e6
+        rows.append(("hist: one more snapshot adds, MB", "%.1f" % a, "%.1f" % b, "%.3f" % (a / b), "", "", "", ""))
+        print(" | ".join(rows[-1]))
+    sizes("hist: repository", bk, re)
+    if shutil.which("bk-find", path=BIN):
+        compare("hist: find a name in all 20", "bk-find -r %s Kconfig" % bk, "restic -q -r %s find Kconfig" % re, reps=1)
+    copy, bk2, re2 = fresh("copy")
+    theirs = "restic -q -r %s copy --from-repo %s" % (re2, re)
+    compare("hist: convert all 20 to new keys", "bk-export -r %s --all | bk-import -q -r %s" % (bk, bk2), theirs,
+            reps=1, reset=("rm -rf %s; BK_REPO=%s bk-init -q --cipher xchacha20-poly1305" % (bk2, bk2), copy[1]))
+    compare("hist: nothing new to convert", "bk-export -r %s --all --have <(bk-import -r %s --list-imported) | bk-import -q -r %s" % (bk, bk2, bk2), theirs, reps=1)
+    if shutil.which("bk-sync", path=BIN):
+        compare("hist: nothing new to sync", "bk-sync -q -r %s --to %s" % (bk, bk2), theirs, reps=1)
+
+
+def main():
+    os.makedirs(WORK, exist_ok=True)
+    for part in PARTS:
+        if part == "linux":
+            suite("linux", linux(1), linux(2))
+        elif part == "small":
+            suite("small", (small(1), small(2))[0], small(2))
+        elif part == "big":
+            suite("big", big(1), big(2))
+        elif part == "hist":
+            hist()
+        else:
+            sys.exit("unknown part %r: linux, small, big, hist" % part)
+    header = ("", "bk, s", "restic, s", "ratio", "bk CPU", "restic CPU", "ratio", "peak MiB")
+    print("\n| " + " | ".join(header) + " |\n|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+main()
