@@ -69,6 +69,9 @@ type ScanOptions struct {
 	// thousand of the last ones; older ones may be sent again.
 	Dedup bool
 
+	// Atime records when files were last read. It is left out otherwise: it
+	// differs from one scan to the next and is seldom wanted back.
+	Atime bool
 	// Workers is how many files are read at a time; 0 means GOMAXPROCS.
 	Workers int
 	// Producer and Created are written into the header.

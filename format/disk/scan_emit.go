@@ -153,6 +153,10 @@ func (s *Scanner) beginItem(it *item) (format.Record, error) {
 		return nil, nil
 	}
 	s.commit.Entries++
+	if !s.options.Atime {
+		it.entry.Has &^= format.HasAtime
+		it.entry.Atime = format.Time{}
+	}
 	if it.entry.Type == format.TypeFile {
 		s.step = s.stepContent
 		s.pieces, s.size = it.pieces, 0

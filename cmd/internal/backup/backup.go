@@ -41,6 +41,7 @@ type Backup struct {
 	ReadAll     bool     `group:"How" name:"read-all" help:"Read every file, also those that seem unchanged."`
 	IgnoreInode bool     `group:"How" help:"Files with other inode numbers may still be unchanged."`
 	IgnoreCtime bool     `group:"How" help:"Files with other change times may still be unchanged."`
+	WithAtime   bool     `group:"How" help:"Record when files were last read."`
 	DryRun      bool     `group:"How" short:"n" help:"Write nothing; say what would be backed up."`
 
 	Stdin            bool   `group:"Other sources and targets" help:"Back up standard input as one file."`
@@ -98,7 +99,7 @@ func (c *Backup) scanOptions(app *cli.App) (disk.ScanOptions, error) {
 	now := time.Now()
 	opts := disk.ScanOptions{
 		ExcludeCaches: c.ExcludeCaches, ExcludeIfPresent: c.ExcludeIfPresent, OneFileSystem: c.OneFileSystem,
-		IgnoreInode: c.IgnoreInode, IgnoreCtime: c.IgnoreCtime,
+		IgnoreInode: c.IgnoreInode, IgnoreCtime: c.IgnoreCtime, Atime: c.WithAtime,
 		Producer: app.Name + " " + cli.Version,
 		OnError: func(path string, err error) {
 			app.Warnf("%s: %v", cli.Printable("/"+path), err)
