@@ -76,3 +76,9 @@ func (s Span) String() string {
 	}
 	return b.String()
 }
+
+// UnmarshalText makes Span a flag.
+func (s *Span) UnmarshalText(b []byte) (err error) {
+	*s, err = ParseSpan(string(b))
+	return err
+}
