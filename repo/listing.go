@@ -41,6 +41,10 @@ func (l *Listing) Next() (*format.Entry, error) {
 	return &l.entry, nil
 }
 
+// SkipBelow moves past all that lies below the entry that Next returned last,
+// without reading what holds nothing else.
+func (l *Listing) SkipBelow() error { return l.rd.SkipBelow() }
+
 // Close releases what was being read ahead.
 func (l *Listing) Close() error {
 	l.rd.Close()

@@ -50,9 +50,9 @@ type sessionBody struct {
 func (r *Repository) beginSession(ctx context.Context, known []*Snapshot) (*session, error) {
 	s := &session{r: r, heads: make(map[seal.ClientID]headSeen)}
 	now := r.opts.Now()
-	binary.BigEndian.PutUint64(s.id[:8], uint64(now.UnixNano()))
-	if _, err := io.ReadFull(r.opts.Rand, s.id[8:]); err != nil {
-		return nil, fmt.Errorf("draw a session's name: %w", err)
+	var err error
+	if s.id, err = r.newSessionID(now); err != nil {
+		return nil, err
 	}
 	for _, snap := range known {
 		s.saw(snap)
@@ -68,6 +68,15 @@ func (r *Repository) beginSession(ctx context.Context, known []*Snapshot) (*sess
 	s.data = newPacker(ctx, r, seal.ChunkData, nil)
 	s.metas = newPacker(ctx, r, seal.ChunkMeta, r.meta.unpin)
 	return s, nil
+}
+
+// newSessionID draws the name of a session that begins now.
+func (r *Repository) newSessionID(now time.Time) (id seal.SessionID, err error) {
+	binary.BigEndian.PutUint64(id[:8], uint64(now.UnixNano()))
+	if _, err := io.ReadFull(r.opts.Rand, id[8:]); err != nil {
+		return id, fmt.Errorf("draw a session's name: %w", err)
+	}
+	return id, nil
 }
 
 func (s *session) name() string {

@@ -215,6 +215,24 @@ func (p *Patterns) Match(path string, isDir bool) (drop, skipBelow bool) {
 	return f.drop(isDir), f.file && f.dir
 }
 
+// Picks reports whether the last rule that matches the object itself, and not
+// only a directory above it, is a keep: for programs that look for objects and
+// do not want all that lies below them.
+func (p *Patterns) Picks(path string, isDir bool) bool {
+	if p.Empty() {
+		return false
+	}
+	if p.ignoreCase {
+		path = lower(path)
+	}
+	last := p.lastMatch(path, strings.LastIndexByte(path, '/')+1, noRule)
+	index := last.any
+	if isDir {
+		index = last.dir
+	}
+	return index != noRule && p.rules[index-1].Keep
+}
+
 func (p *Patterns) fate(path string) fate {
 	if p.Empty() || path == "" {
 		return fate{}

@@ -23,11 +23,15 @@ func completion(shell, name string, model *kong.Application) (string, error) {
 func bashCompletion(name string, model *kong.Application) string {
 	var words []string
 	var cases strings.Builder
-	for _, f := range flags(model) {
+	for _, f := range allFlags(model) {
 		words = append(words, "--"+f.Name)
 		if f.Enum != "" {
 			fmt.Fprintf(&cases, "    --%s) COMPREPLY=($(compgen -W '%s' -- \"$cur\")); return ;;\n", f.Name, strings.Join(f.EnumSlice(), " "))
 		}
+	}
+	others := "-f"
+	if names := commands(model); len(names) > 0 {
+		others = "-W '" + strings.Join(names, " ") + "'"
 	}
 	fn := "_" + strings.ReplaceAll(name, "-", "_")
 	return fmt.Sprintf(`%s() {
@@ -37,17 +41,17 @@ func bashCompletion(name string, model *kong.Application) string {
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W '%s' -- "$cur"))
   else
-    COMPREPLY=($(compgen -f -- "$cur"))
+    COMPREPLY=($(compgen %s -- "$cur"))
   fi
 }
 complete -o filenames -F %s %s
-`, fn, cases.String(), strings.Join(words, " "), fn, name)
+`, fn, cases.String(), strings.Join(words, " "), others, fn, name)
 }
 
 func zshCompletion(name string, model *kong.Application) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "#compdef %s\n_arguments -s \\\n", name)
-	for _, f := range flags(model) {
+	for _, f := range allFlags(model) {
 		help := strings.NewReplacer("'", "", "[", "(", "]", ")", ":", " ").Replace(f.Help)
 		value := ""
 		switch {
@@ -58,13 +62,19 @@ func zshCompletion(name string, model *kong.Application) string {
 		}
 		fmt.Fprintf(&b, "  '*--%s%s[%s]%s' \\\n", f.Name, strings.TrimSuffix(value[:min(1, len(value))], ":"), help, strings.TrimPrefix(value, "="))
 	}
+	if names := commands(model); len(names) > 0 {
+		fmt.Fprintf(&b, "  '1:command:(%s)' \\\n", strings.Join(names, " "))
+	}
 	b.WriteString("  '*:file:_files'\n")
 	return b.String()
 }
 
 func fishCompletion(name string, model *kong.Application) string {
 	var b strings.Builder
-	for _, f := range flags(model) {
+	for _, command := range model.Children {
+		fmt.Fprintf(&b, "complete -c %s -f -n __fish_use_subcommand -a %s -d '%s'\n", name, command.Name, strings.ReplaceAll(command.Help, "'", `\'`))
+	}
+	for _, f := range allFlags(model) {
 		fmt.Fprintf(&b, "complete -c %s -l %s", name, f.Name)
 		if f.Short != 0 {
 			fmt.Fprintf(&b, " -s %c", f.Short)

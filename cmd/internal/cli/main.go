@@ -18,7 +18,8 @@ import (
 // Version is what --version prints; the Makefile sets it from git.
 var Version = "devel"
 
-// Command is a program: a struct of kong flags that can run.
+// Command is a program, or one of the commands of a program that has several: a
+// struct of kong flags that can run.
 type Command interface {
 	Run(ctx context.Context, app *App) error
 }
@@ -50,18 +51,19 @@ type metaFlags struct {
 
 // root joins what kong parses: the program's own flags first.
 type root struct {
-	Command Command   `embed:""`
+	Command any       `embed:""`
 	Common  Common    `embed:"" group:"Common flags"`
 	Meta    metaFlags `embed:"" group:"Common flags"`
 }
 
-// Main runs a program and exits. summary is one line; a Help method of the
-// command (kong.HelpProvider) gives the longer text.
-func Main(name, summary string, cmd Command) {
+// Main runs a program and exits. cmd is a Command, or a struct with fields that
+// are Commands and have the tag cmd. summary is one line; a Help method of cmd
+// (kong.HelpProvider) gives the longer text.
+func Main(name, summary string, cmd any) {
 	os.Exit(run(name, summary, cmd, os.Args[1:]))
 }
 
-func run(name, summary string, cmd Command, args []string) (code int) {
+func run(name, summary string, cmd any, args []string) (code int) {
 	app := &App{Name: name, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	var grammar root
 	grammar.Command = cmd
@@ -93,7 +95,8 @@ func run(name, summary string, cmd Command, args []string) (code int) {
 	if printed, code := meta(app, parser.Model, summary, args); printed {
 		return code
 	}
-	if _, err := parser.Parse(args); err != nil {
+	parsed, err := parser.Parse(args)
+	if err != nil {
 		return app.fail(usageError{err})
 	}
 	app.Common = grammar.Common
@@ -103,7 +106,7 @@ func run(name, summary string, cmd Command, args []string) (code int) {
 	context.AfterFunc(ctx, stop) // a second signal kills
 	tune()
 
-	err = cmd.Run(ctx, app)
+	err = chosen(cmd, parsed).Run(ctx, app)
 	app.endProgress()
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		fmt.Fprintf(app.Stderr, "%s: interrupted; what was committed stays\n", name)
@@ -113,6 +116,15 @@ func run(name, summary string, cmd Command, args []string) (code int) {
 }
 
 type exitNow struct{}
+
+// chosen returns what is to run: the program, or the command of it that the
+// arguments name.
+func chosen(cmd any, parsed *kong.Context) Command {
+	if node := parsed.Selected(); node != nil {
+		cmd = node.Target.Addr().Interface()
+	}
+	return cmd.(Command)
+}
 
 // tune lets the collector run less often than Go's default while the heap is
 // small: the programs live for seconds and hold bounded memory.

@@ -17,6 +17,9 @@ func manPage(name, summary string, model *kong.Application) string {
 	for _, arg := range model.Positional {
 		fmt.Fprintf(&b, " \\fI%s\\fR", roff(arg.Summary()))
 	}
+	if len(model.Children) > 0 {
+		b.WriteString(" \\fIcommand\\fR ...")
+	}
 	b.WriteString("\n.SH DESCRIPTION\n")
 	for i, para := range strings.Split(model.Help, "\n\n") {
 		if i > 0 {
@@ -30,32 +33,48 @@ func manPage(name, summary string, model *kong.Application) string {
 	}
 	if len(model.Positional) > 0 {
 		b.WriteString(".SH ARGUMENTS\n")
-		for _, arg := range model.Positional {
-			fmt.Fprintf(&b, ".TP\n\\fI%s\\fR\n%s\n", roff(arg.Summary()), roff(arg.Help))
+		manArguments(&b, model.Positional)
+	}
+	if len(model.Children) > 0 {
+		b.WriteString(".SH COMMANDS\n")
+		for _, command := range model.Children {
+			fmt.Fprintf(&b, ".SS %s\n%s\n", roff(command.Summary()), roff(command.Help))
+			manArguments(&b, command.Positional)
+			manFlags(&b, command.Flags)
 		}
 	}
 	b.WriteString(".SH FLAGS\n")
-	for _, f := range flags(model) {
-		b.WriteString(".TP\n")
-		if f.Short != 0 {
-			fmt.Fprintf(&b, "\\fB\\-%c\\fR, ", f.Short)
-		}
-		fmt.Fprintf(&b, "\\fB\\-\\-%s\\fR", roff(f.Name))
-		if !f.IsBool() && !f.IsCounter() {
-			fmt.Fprintf(&b, "=\\fI%s\\fR", roff(f.FormatPlaceHolder()))
-		}
-		fmt.Fprintf(&b, "\n%s", roff(f.Help))
-		if len(f.Envs) > 0 {
-			fmt.Fprintf(&b, " Environment: %s.", roff(strings.Join(f.Envs, ", ")))
-		}
-		b.WriteString("\n")
-	}
+	manFlags(&b, flags(model))
 	b.WriteString(".SH EXIT STATUS\n")
 	for _, row := range exitTexts {
 		fmt.Fprintf(&b, ".TP\n%d\n%s\n", row.code, roff(row.text))
 	}
 	b.WriteString(".SH SEE ALSO\n.BR bk (1)\n")
 	return b.String()
+}
+
+func manArguments(b *strings.Builder, list []*kong.Positional) {
+	for _, arg := range list {
+		fmt.Fprintf(b, ".TP\n\\fI%s\\fR\n%s\n", roff(arg.Summary()), roff(arg.Help))
+	}
+}
+
+func manFlags(b *strings.Builder, list []*kong.Flag) {
+	for _, f := range list {
+		b.WriteString(".TP\n")
+		if f.Short != 0 {
+			fmt.Fprintf(b, "\\fB\\-%c\\fR, ", f.Short)
+		}
+		fmt.Fprintf(b, "\\fB\\-\\-%s\\fR", roff(f.Name))
+		if !f.IsBool() && !f.IsCounter() {
+			fmt.Fprintf(b, "=\\fI%s\\fR", roff(f.FormatPlaceHolder()))
+		}
+		fmt.Fprintf(b, "\n%s", roff(f.Help))
+		if len(f.Envs) > 0 {
+			fmt.Fprintf(b, " Environment: %s.", roff(strings.Join(f.Envs, ", ")))
+		}
+		b.WriteString("\n")
+	}
 }
 
 var exitTexts = []struct {
@@ -72,13 +91,43 @@ var exitTexts = []struct {
 	{ExitInterrupted, "interrupted; what was committed stays"},
 }
 
-// flags returns the visible flags in the order of the model.
+// flags returns the visible flags in the order of the model, without those of
+// single commands.
 func flags(model *kong.Application) []*kong.Flag {
 	var out []*kong.Flag
 	for _, group := range model.AllFlags(true) {
 		out = append(out, group...)
 	}
 	return out
+}
+
+// allFlags returns those of commands too, each name once.
+func allFlags(model *kong.Application) []*kong.Flag {
+	out := flags(model)
+	seen := make(map[string]bool)
+	for _, f := range out {
+		seen[f.Name] = true
+	}
+	for _, command := range model.Children {
+		for _, f := range command.Flags {
+			if !seen[f.Name] && !f.Hidden {
+				seen[f.Name] = true
+				out = append(out, f)
+			}
+		}
+	}
+	return out
+}
+
+// commands returns the names of the commands.
+func commands(model *kong.Application) []string {
+	var names []string
+	for _, command := range model.Children {
+		if !command.Hidden {
+			names = append(names, command.Name)
+		}
+	}
+	return names
 }
 
 func lowerFirst(s string) string {

@@ -53,26 +53,50 @@ var (
 
 // OpenRepo opens a bk repository.
 func (app *App) OpenRepo(ctx context.Context, f *RepoFlags, role Role) (*repo.Repository, error) {
-	url, err := f.location(role.places...)
+	st, secrets, err := app.openStorage(ctx, f, role)
 	if err != nil {
 		return nil, err
 	}
-	if system, rest := store.SplitLocation(url); system != "" && system != "file" {
-		return nil, &Error{Code: ExitUsage, Op: "open " + url, Err: fmt.Errorf("this needs a bk repository, and %q is not a place where one can lie", system+":"+rest)}
-	}
-	st, err := openStore(ctx, url)
-	if err != nil {
-		return nil, err
-	}
-	secrets := keyring.Secrets{Passphrase: func(ctx context.Context) (string, error) {
-		return app.Passphrase(ctx, SecretSource{Variables: role.secrets, Prompt: "passphrase for " + url})
-	}}
 	r, err := repo.Open(ctx, st, secrets, app.repoOptions(f))
 	if err != nil {
 		st.Close()
 		return nil, err
 	}
 	return r, nil
+}
+
+// OpenKeys opens the keys of a bk repository and nothing else of it. The caller
+// closes the editor's store.
+func (app *App) OpenKeys(ctx context.Context, f *RepoFlags) (*keyring.Editor, error) {
+	st, secrets, err := app.openStorage(ctx, f, RoleSource)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := keyring.Open(ctx, st, secrets)
+	if err != nil {
+		st.Close()
+		return nil, fmt.Errorf("open the keys of %s: %w", st, err)
+	}
+	return &keyring.Editor{Keyring: keys, Store: st}, nil
+}
+
+// openStorage opens the storage of a bk repository, and says where a passphrase
+// for it comes from.
+func (app *App) openStorage(ctx context.Context, f *RepoFlags, role Role) (store.Store, keyring.Secrets, error) {
+	url, err := f.location(role.places...)
+	if err != nil {
+		return nil, keyring.Secrets{}, err
+	}
+	if system, rest := store.SplitLocation(url); system != "" && system != "file" {
+		return nil, keyring.Secrets{}, &Error{Code: ExitUsage, Op: "open " + url, Err: fmt.Errorf("this needs a bk repository, and %q is not a place where one can lie", system+":"+rest)}
+	}
+	st, err := openStore(ctx, url)
+	if err != nil {
+		return nil, keyring.Secrets{}, err
+	}
+	return st, keyring.Secrets{Passphrase: func(ctx context.Context) (string, error) {
+		return app.Passphrase(ctx, SecretSource{Variables: role.secrets, Prompt: "passphrase for " + url})
+	}}, nil
 }
 
 // openStore opens the storage of a bk repository.

@@ -9,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/bk-backup/bk/cmd/internal/listing"
 	"github.com/bk-backup/bk/format"
 )
 
@@ -57,52 +58,8 @@ func (s *listSink) entry(e *format.Entry, size uint64) error {
 	if e.Has&format.HasMtime != 0 {
 		mtime = showTime(e.Mtime, s.loc)
 	}
-	_, err := fmt.Fprintf(s.out, "%s %s %*s %s %s\n", modeString(e), owner(e), max(0, 19-len(owner(e))), column, mtime, line)
+	_, err := fmt.Fprintf(s.out, "%s %s %*s %s %s\n", listing.Mode(e), owner(e), max(0, 19-len(owner(e))), column, mtime, line)
 	return err
-}
-
-// modeString returns the ten characters of ls -l.
-func modeString(e *format.Entry) string {
-	b := []byte("?---------")
-	switch e.Type {
-	case format.TypeFile:
-		b[0] = '-'
-	case format.TypeDir:
-		b[0] = 'd'
-	case format.TypeSymlink:
-		b[0] = 'l'
-	case format.TypeChar:
-		b[0] = 'c'
-	case format.TypeBlock:
-		b[0] = 'b'
-	case format.TypeFifo:
-		b[0] = 'p'
-	case format.TypeSocket:
-		b[0] = 's'
-	}
-	if e.Has&format.HasMode == 0 {
-		return string(b[:1]) + "?????????"
-	}
-	for i := range 9 {
-		if e.Mode&(0o400>>i) != 0 {
-			b[1+i] = "rwx"[i%3]
-		}
-	}
-	for _, special := range []struct {
-		bit  uint32
-		at   int
-		char byte
-	}{{0o4000, 3, 's'}, {0o2000, 6, 's'}, {0o1000, 9, 't'}} {
-		if e.Mode&special.bit == 0 {
-			continue
-		}
-		if b[special.at] == 'x' {
-			b[special.at] = special.char
-		} else {
-			b[special.at] = special.char - 'a' + 'A'
-		}
-	}
-	return string(b)
 }
 
 // owner returns user/group, by name or number.

@@ -29,17 +29,6 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
-func TestModeString(t *testing.T) {
-	for mode, want := range map[uint32]string{
-		0o644: "-rw-r--r--", 0o755: "-rwxr-xr-x", 0o4755: "-rwsr-xr-x", 0o4644: "-rwSr--r--", 0o2755: "-rwxr-sr-x",
-		0o1777: "-rwxrwxrwt", 0o1666: "-rw-rw-rwT", 0: "----------",
-	} {
-		if got := modeString(&format.Entry{Type: format.TypeFile, Has: format.HasMode, Mode: mode}); got != want {
-			t.Errorf("%#o: %s, want %s", mode, got, want)
-		}
-	}
-}
-
 func TestSize(t *testing.T) {
 	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 1<<64 - 1: "16.0 EiB"} {
 		if got := size(n); got != want {

@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo"
+)
+
+// Snapshots are what a system holds, oldest first, as programs choose among it.
+type Snapshots struct {
+	System format.System
+	List   []*format.Snapshot
+	// Repo is the system if it is a bk repository, else nil.
+	Repo *repo.Repository
+	own  map[format.ID]*repo.Snapshot
+}
+
+// OpenSnapshots opens the system that the flags name and lists what it holds of
+// what sel selects. Snapshots that cannot be read are named, and make the exit
+// code ExitLossy. The caller closes the system.
+func (app *App) OpenSnapshots(ctx context.Context, f *RepoFlags, sel *SelectFlags) (*Snapshots, error) {
+	selection, err := sel.Selection()
+	if err != nil {
+		return nil, err
+	}
+	system, err := app.OpenSystem(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	s := &Snapshots{System: system}
+	var isRepo bool
+	if s.Repo, isRepo = system.(*repo.Repository); isRepo {
+		err = s.listRepo(ctx, app)
+	} else {
+		s.List, err = system.Snapshots(ctx)
+	}
+	if err != nil {
+		system.Close()
+		return nil, err
+	}
+	s.List = Select(s.List, selection)
+	return s, nil
+}
+
+// listRepo lists a bk repository, once for both kinds of records.
+func (s *Snapshots) listRepo(ctx context.Context, app *App) error {
+	list, damage, err := s.Repo.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range damage {
+		app.Warnf("%s cannot be read: %v", d.Name, d.Err)
+		app.Lossy()
+	}
+	s.own = make(map[format.ID]*repo.Snapshot, len(list))
+	for _, snap := range list {
+		s.own[snap.ID] = snap
+		s.List = append(s.List, &snap.Meta)
+	}
+	return nil
+}
+
+// Resolve finds the snapshot that a name stands for.
+func (s *Snapshots) Resolve(name string) (*format.Snapshot, error) {
+	snap, err := Resolve(s.List, name)
+	if err != nil {
+		return nil, &Error{Err: err, Fix: "run bk-snapshots for the list"}
+	}
+	return snap, nil
+}
+
+// Choose returns the snapshots that names stand for, each once and in the order
+// of the list, or all.
+func (s *Snapshots) Choose(names []string, all bool) ([]*format.Snapshot, error) {
+	if all {
+		return s.List, nil
+	}
+	chosen := make(map[format.ID]bool)
+	for _, name := range names {
+		snap, err := s.Resolve(name)
+		if err != nil {
+			return nil, err
+		}
+		chosen[snap.ID] = true
+	}
+	var out []*format.Snapshot
+	for _, snap := range s.List {
+		if chosen[snap.ID] {
+			out = append(out, snap)
+		}
+	}
+	return out, nil
+}
+
+// Own returns a snapshot of a bk repository as package repo has it; nil for
+// other systems.
+func (s *Snapshots) Own(snap *format.Snapshot) *repo.Snapshot { return s.own[snap.ID] }
+
+// OwnAll is Own for several.
+func (s *Snapshots) OwnAll(list []*format.Snapshot) []*repo.Snapshot {
+	out := make([]*repo.Snapshot, len(list))
+	for i, snap := range list {
+		out[i] = s.own[snap.ID]
+	}
+	return out
+}

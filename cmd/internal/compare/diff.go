@@ -1,0 +1,155 @@
+package compare
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/bk-backup/bk/cmd/internal/cli"
+	"github.com/bk-backup/bk/cmd/internal/listing"
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo"
+)
+
+// Diff is the program bk-diff.
+type Diff struct {
+	cli.RepoFlags   `embed:""`
+	cli.SelectFlags `embed:""`
+
+	Older string `arg:"" name:"A" help:"The older snapshot: latest, latest~2, or the beginning of an id."`
+	Newer string `arg:"" name:"B" help:"The newer snapshot."`
+	Below string `arg:"" optional:"" name:"PATH" help:"Compare only what lies at and below this path."`
+
+	ContentOnly bool `help:"Leave out those of which only mode, owner, time and the like changed."`
+	Summary     bool `short:"s" help:"Show the sums alone."`
+}
+
+// Help is the longer text.
+func (*Diff) Help() string {
+	return `A line for every path that differs:
+
+  +  added            M  content changed (and perhaps more)
+  -  removed          U  mode, owner, time or other metadata changed
+  T  type changed
+
+Content is compared by the chunks that it consists of, and nothing that both snapshots have is read. In the sums, content that only moved counts as neither new nor gone. In other systems' snapshots, files of equal size and time count as equal.
+
+  bk-diff latest~1 latest
+  bk-diff latest~7 latest /home/me`
+}
+
+// kind is the sign before a path.
+type kind string
+
+const (
+	added    kind = "+"
+	removed  kind = "-"
+	modified kind = "M"
+	metadata kind = "U"
+	retyped  kind = "T"
+)
+
+// kindOf classifies a change.
+func kindOf(c *repo.Change) kind {
+	switch {
+	case c.Old == nil:
+		return added
+	case c.New == nil:
+		return removed
+	case c.Old.Type != c.New.Type:
+		return retyped
+	case c.Content, c.New.Target != c.Old.Target, c.New.Rdev != c.Old.Rdev:
+		return modified
+	}
+	return metadata
+}
+
+// Run compares.
+func (c *Diff) Run(ctx context.Context, app *cli.App) error {
+	snaps, err := app.OpenSnapshots(ctx, &c.RepoFlags, &c.SelectFlags)
+	if err != nil {
+		return err
+	}
+	defer snaps.System.Close()
+	older, err := snaps.Resolve(c.Older)
+	if err != nil {
+		return err
+	}
+	newer, err := snaps.Resolve(c.Newer)
+	if err != nil {
+		return err
+	}
+	diff, err := open(ctx, snaps, older, newer, strings.Trim(c.Below, "/"))
+	if err != nil {
+		return err
+	}
+	defer diff.Close()
+	out := bufio.NewWriterSize(app.Stdout, 1<<16)
+	var sums sums
+	err = c.changes(out, app, diff, &sums)
+	if err == nil {
+		sums.content = diff.Difference()
+		err = sums.print(out, app, older, newer)
+	}
+	if flushErr := out.Flush(); err == nil {
+		err = flushErr
+	}
+	return err
+}
+
+// changes prints and counts them.
+func (c *Diff) changes(out io.Writer, app *cli.App, diff changes, sums *sums) error {
+	encoder := json.NewEncoder(out)
+	for {
+		change, err := diff.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		k := kindOf(change)
+		if c.ContentOnly && k == metadata {
+			continue
+		}
+		sums.add(k, change)
+		switch {
+		case c.Summary:
+		case app.JSON:
+			err = encoder.Encode(changeJSON(k, change))
+		default:
+			_, err = fmt.Fprintf(out, "%s  %s\n", k, shownPath(change))
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// shownPath has a slash behind directories.
+func shownPath(c *repo.Change) string {
+	e := c.New
+	if e == nil {
+		e = c.Old
+	}
+	path := cli.Printable("/" + c.Path)
+	if e.Type == format.TypeDir && c.Path != "" {
+		path += "/"
+	}
+	return path
+}
+
+func changeJSON(k kind, c *repo.Change) map[string]any {
+	object := map[string]any{"change": string(k)}
+	cli.JSONName(object, "path", "/"+c.Path)
+	if c.Old != nil {
+		object["old"] = listing.JSON(c.Old)
+	}
+	if c.New != nil {
+		object["new"] = listing.JSON(c.New)
+	}
+	return object
+}

@@ -1,0 +1,62 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/bk-backup/bk/repo/internal/mp"
+	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/store"
+)
+
+// forgetBody is the signed body of a forget object (spec/repository.md, 9).
+type forgetBody struct {
+	Client     []byte   `msgpack:"client"`
+	Reason     []byte   `msgpack:"reason,omitempty"`
+	Repository []byte   `msgpack:"repository"`
+	Snapshots  [][]byte `msgpack:"snapshots"`
+	Time       []int64  `msgpack:"time"`
+}
+
+// Forget removes snapshots. A signed record of it is durable before the first
+// of them is deleted, so that a snapshot which is missing without one was not
+// removed by this client. Content that nothing else needs stays on storage.
+//
+// If deleting fails, the snapshots that could not be deleted are still there,
+// and forgetting them again is all that there is to do.
+func (r *Repository) Forget(ctx context.Context, snaps []*Snapshot, reason string) error {
+	if len(snaps) == 0 {
+		return nil
+	}
+	if err := r.keys.CheckWrite(); err != nil {
+		return err
+	}
+	client, repository, now := r.keys.Client(), r.keys.Repository(), r.opts.Now()
+	body := forgetBody{Client: client[:], Reason: []byte(reason), Repository: repository[:], Time: []int64{now.Unix(), int64(now.Nanosecond())}}
+	for _, s := range snaps {
+		body.Snapshots = append(body.Snapshots, s.ID[:])
+	}
+	session, err := r.newSessionID(now)
+	if err != nil {
+		return err
+	}
+	name := seal.Name{Kind: seal.KindForget, Client: client, Session: session}.String()
+	if err := r.createObject(ctx, name, seal.KindForget, r.keys.SignForget(mp.Encode(&body))); err != nil {
+		return fmt.Errorf("record what is forgotten: %w", err)
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(2 * r.workers())
+	for _, s := range snaps {
+		g.Go(func() error {
+			err := r.store.Delete(gctx, s.objectName())
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return fmt.Errorf("forget snapshot %s: %w", s.ID, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
