@@ -1,8 +1,7 @@
-#!/usr/bin/python3
 """The objects of a bk repository, opened as spec/repository.md says (sections 2 to 6).
 
-bkrepo.py builds on it. Run it to check it against spec/vectors/repo. It needs Debian's python3-cryptography and
-python3-msgpack, and for passphrases python3-argon2 or the library of libargon2-1.
+repository.py is the program that reads repositories, repo_vectors.py checks this against spec/vectors/repo. It needs
+Debian's python3-cryptography and python3-msgpack, and for passphrases python3-argon2 or the library of libargon2-1.
 python3-cryptography has no XChaCha20; but the first 16 bytes of our nonces are zero, so that it is
 ChaCha20-Poly1305 under one subkey, which hchacha20 below computes.
 """
@@ -11,10 +10,7 @@ import ctypes
 import functools
 import hashlib
 import hmac
-import json
-import pathlib
 import struct
-import sys
 
 import msgpack
 from cryptography.exceptions import InvalidTag
@@ -218,42 +214,3 @@ def pack_header(listed, secret, repository, group):
     header = b"bkobject" + struct.pack(">BBBBI", 1, listed.kind, listed.suite, 0, listed.epoch) + repository + group + listed.salt
     check_header(header)
     return header + key(secret, header, b"commitment")
-
-
-def main(vectors):
-    load = lambda name: json.loads((vectors / name).read_text())
-    h = bytes.fromhex
-    for v in load("labels.json"):
-        assert label(h(v["label_key"]), v["chunk_kind"], h(v["id"])) == h(v["label"])
-    for v in load("sizes.json"):
-        assert padded(v["size"]) == v["padded"], v
-    for v in load("keys.json"):
-        for purpose in ("commitment", "body", "chunk", "directory"):
-            assert key(h(v["secret"]), h(v["header"]), purpose.encode()) == h(v[purpose])
-    for v in load("objects.json"):
-        assert open_object(h(v["secret"]), h(v["object"]), v["kind"]) == h(v["body"])
-    directories = []
-    for v in load("packs.json"):
-        secret, pack = h(v["epoch_key"]), h(v["object"])
-        check(pack, DATA_PACK, v["name"])
-        directories.append(open_directory(secret, pack))
-        for i, (entry, chunk) in enumerate(zip(directories[-1], v["chunks"])):
-            payload = open_chunk(secret, pack[:128], i, entry, pack[entry.offset : entry.offset + entry.stored])
-            assert payload == h(chunk["payload"]) and entry.label == label(h(v["label_key"]), chunk["kind"], h(chunk["id"]))
-    v = load("index.json")
-    listed = list(open_index(open_object(h(v["epoch_key"]), h(v["object"]), INDEX, v["name"])))
-    assert [e for _, e in listed] == directories and [p.name.hex() for p, _ in listed] == [n[-64:] for n in v["packs"]]
-    for (p, _), v in zip(listed, load("packs.json")):
-        assert pack_header(p, h(v["epoch_key"]), h(v["repository"]), h(v["group"])) == h(v["object"])[:128]
-    for v in load("keyring.json"):
-        objects = {name: h(stored) for name, stored in v["objects"].items()}
-        (credential,) = [name for name in objects if name.startswith("credentials/")]
-        client, client_key = open_credential(v["passphrase"].encode(), objects[credential])
-        chunk = msgpack.unpackb(open_object(client_key, objects[f"clients/{client.hex()}/0"], CLIENT))
-        (own,) = [g for g in chunk["groups"] if g.get("own")]
-        assert client_key == h(v["client_key"]) and own["epochs"] == [[v["epoch"], h(v["epoch_key"])]]
-    print("all vectors of objects open")
-
-
-if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent / "vectors" / "repo")
