@@ -15,6 +15,7 @@ import (
 
 	"github.com/bk-backup/bk/repo/index"
 	"github.com/bk-backup/bk/repo/keyring"
+	"github.com/bk-backup/bk/repo/pack"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
 )
@@ -138,41 +139,59 @@ func listIndexes(ctx context.Context, st store.Reader) ([][32]byte, error) {
 	return names, err
 }
 
-// fetchIndex reads and opens an index object.
+// emptyIndex is the body of an index that lists nothing.
+var emptyIndex = pack.AppendIndex(nil, nil, nil)
+
+// fetchIndex reads and opens an index object. One of another group, whose chunks
+// go by other labels, lists nothing of use.
 func (r *Repository) fetchIndex(ctx context.Context, sum [32]byte) ([]byte, error) {
 	name := seal.Name{Kind: seal.KindIndex, Sum: sum}.String()
-	return r.getObject(ctx, name, seal.KindIndex)
+	body, err := r.getObject(ctx, name, seal.KindIndex)
+	if errors.Is(err, errOtherGroup) {
+		return emptyIndex, nil
+	}
+	return body, err
 }
 
-// getObject reads and opens an object of the own group that is sealed whole.
+// errOtherGroup says that an object, whole as far as one can see, is not of the
+// client's own group.
+var errOtherGroup = errors.New("it is sealed for another group")
+
+// getObject reads and opens an object of the own group that is sealed whole. It
+// fails with errOtherGroup for one of another.
 func (r *Repository) getObject(ctx context.Context, name string, kind seal.Kind) ([]byte, error) {
 	stored, err := r.store.Get(ctx, name, seal.ObjectSizeMax)
 	if err != nil {
 		return nil, err
 	}
-	h, err := seal.ParseHeader(stored)
+	secret, err := r.secretFor(name, stored)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	secret, err := r.secretFor(h)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		// The checksum tells first: a damaged header can seem to be another
+		// version's, group's or epoch's.
+		if damage := seal.Scrub(name, stored); damage != nil {
+			return nil, damage
+		}
+		return nil, err
 	}
 	body, _, err := seal.OpenObject(secret, stored, seal.Expect{
-		Name: name, Kind: kind, Repository: r.keys.Repository(), Owner: h.Owner,
+		Name: name, Kind: kind, Repository: r.keys.Repository(), Owner: r.own.ID,
 	})
 	return body, err
 }
 
-// secretFor finds the epoch key that an object was sealed under.
-func (r *Repository) secretFor(h seal.Header) (*seal.Key, error) {
-	g := r.keys.Group(seal.GroupID(h.Owner))
-	if g == nil {
-		return nil, fmt.Errorf("sealed for group %x, whose keys this client does not have", h.Owner[:4])
+// secretFor finds the epoch key that an object was sealed under, going by its
+// header alone.
+func (r *Repository) secretFor(name string, stored []byte) (*seal.Key, error) {
+	h, err := seal.ParseHeader(stored)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	secret := g.EpochKey(h.Epoch)
+	if h.Owner != r.own.ID {
+		return nil, fmt.Errorf("open %s: %w", name, errOtherGroup)
+	}
+	secret := r.own.EpochKey(h.Epoch)
 	if secret == nil {
-		return nil, fmt.Errorf("sealed under epoch %d of group %s, whose key this client does not have", h.Epoch, g.ID)
+		return nil, fmt.Errorf("open %s: it is sealed under epoch %d of group %s, whose key this client does not have", name, h.Epoch, r.own.ID)
 	}
 	return secret, nil
 }

@@ -147,12 +147,12 @@ type Damage struct {
 	Err  error
 }
 
-// List returns the snapshots of the repository, oldest first. Objects that
-// cannot be opened are left out and returned as damage.
+// List returns the client's snapshots, oldest first; those of other clients are
+// passed over. Objects that cannot be opened are left out and returned as damage.
 func (r *Repository) List(ctx context.Context) ([]*Snapshot, []Damage, error) {
 	var infos []store.Info
 	err := r.store.List(ctx, seal.KindSnapshot.Dir(), func(info store.Info) error {
-		if _, ok := seal.ParseName(info.Name); ok {
+		if name, ok := seal.ParseName(info.Name); ok && name.Client == r.keys.Client() {
 			infos = append(infos, info)
 		}
 		return nil

@@ -105,9 +105,9 @@ func mustPipe(t *testing.T, stdin io.Reader, cmds ...*exec.Cmd) []byte {
 }
 
 func TestMain(m *testing.M) {
-	out, err := exec.Command(python, "-c", "import msgpack, zstandard").CombinedOutput()
+	out, err := exec.Command(python, "-c", "import cryptography, msgpack, zstandard").CombinedOutput()
 	if err != nil {
-		os.Stderr.WriteString("interop: " + python + " needs the modules msgpack and zstandard: " +
+		os.Stderr.WriteString("interop: " + python + " needs the modules cryptography, msgpack and zstandard: " +
 			strings.TrimSpace(string(out)) + " " + err.Error() + "\n")
 		os.Exit(1)
 	}

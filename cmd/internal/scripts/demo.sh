@@ -36,12 +36,12 @@ run bk-backup --host laptop --tag tuesday "$work/home"
 run bk-snapshots
 
 say "2. Another repository: XChaCha20-Poly1305, and better compression."
-run bk-init -r "$BK_IMPORT_REPO" --cipher xchacha20-poly1305 --compression zstd:7
+BK_PASSPHRASE=$BK_IMPORT_PASSPHRASE run bk-init -r "$BK_IMPORT_REPO" --cipher xchacha20-poly1305 --compression zstd:7
 
 say "3. The main job: everything moves but the cats."
 echo "$ bk-export --all | bk-filter --drop '*.cat.jpg' | bk-import"
 bk-export --all | bk-filter --drop '*.cat.jpg' | bk-import
-run bk-snapshots -r "$BK_IMPORT_REPO"
+BK_PASSPHRASE=$BK_IMPORT_PASSPHRASE run bk-snapshots -r "$BK_IMPORT_REPO"
 
 say "4. Cats before and after:"
 run bk-find '*.cat.jpg'
