@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -59,9 +58,6 @@ type Repository struct {
 	openers openers
 	meta    metaCache
 	stats   Stats
-
-	snapMu sync.Mutex
-	snaps  []*Snapshot // nil until read
 }
 
 // Init makes a repository in an empty store and opens it.

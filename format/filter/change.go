@@ -25,11 +25,6 @@ type Changes struct {
 	Renames     []Rename // after StripPrefix
 }
 
-func (c *Changes) empty() bool {
-	return len(c.DropXattrs) == 0 && c.SetHost == "" && len(c.AddTags) == 0 && c.Owner == nil &&
-		c.StripPrefix == "" && len(c.Renames) == 0
-}
-
 // Owner is who entries shall belong to. A side that is set by name has no
 // number then, and the other way round: the receiver cannot take the wrong one.
 type Owner struct {

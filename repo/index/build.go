@@ -19,7 +19,6 @@ import (
 type runWriter struct {
 	f       *os.File
 	w       *bufio.Writer
-	path    string
 	fanBits uint
 	places  places
 	fan     []uint32

@@ -273,19 +273,17 @@ func (c *Cache) EachRecord(fn func(label seal.Label, hit Hit) error) error {
 
 // Find returns a place where the chunk lies, for reading.
 func (c *Cache) Find(label seal.Label) (Hit, bool, error) {
-	for {
-		if hit, ok := c.pending.find(label); ok {
-			return hit, true, nil
-		}
-		hit, found, err := c.findStored(label)
-		if found || err != nil {
-			return hit, found, err
-		}
-		// Flush moves a chunk from pending to the runs: look once more if it
-		// did so between the two looks.
-		if hit, ok := c.pending.find(label); ok {
-			return hit, true, nil
-		}
-		return c.findStored(label)
+	if hit, ok := c.pending.find(label); ok {
+		return hit, true, nil
 	}
+	hit, found, err := c.findStored(label)
+	if found || err != nil {
+		return hit, found, err
+	}
+	// Flush moves a chunk from pending to the runs, and may have done so between
+	// the two looks.
+	if hit, ok := c.pending.find(label); ok {
+		return hit, true, nil
+	}
+	return c.findStored(label)
 }

@@ -40,12 +40,14 @@ type groupBody struct {
 }
 
 type epochBody struct {
+	//lint:ignore U1000 msgpack reads it by reflection
 	_msgpack struct{} `msgpack:",as_array"`
 	Number   uint32
 	Key      []byte
 }
 
 type ruleBody struct {
+	//lint:ignore U1000 msgpack reads it by reflection
 	_msgpack struct{} `msgpack:",as_array"`
 	Pattern  []byte
 	Chunker  string

@@ -17,6 +17,7 @@ const (
 
 // signed is the plaintext of an object that is signed.
 type signed struct {
+	//lint:ignore U1000 msgpack reads it by reflection
 	_msgpack  struct{} `msgpack:",as_array"`
 	Body      []byte
 	Signature []byte

@@ -26,7 +26,6 @@ type item struct {
 
 func (it *item) body() []byte    { return it.raw[:it.bodyEnd] }
 func (it *item) content() []byte { return it.raw[it.bodyEnd:it.contentEnd] }
-func (it *item) eof() []byte     { return it.raw[it.contentEnd:] }
 
 // node is a leaf (level 0) or an inner node, decoded.
 type node struct {

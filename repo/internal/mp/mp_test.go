@@ -17,6 +17,7 @@ type sample struct {
 }
 
 type part struct {
+	//lint:ignore U1000 msgpack reads it by reflection
 	_msgpack struct{} `msgpack:",as_array"`
 	Number   int64
 	Bytes    []byte
