@@ -15,6 +15,7 @@ import (
 	"github.com/bk-backup/bk/repo/index"
 	"github.com/bk-backup/bk/repo/pack"
 	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/store"
 )
 
 // ErrMissing says that no index lists a chunk.
@@ -86,7 +87,37 @@ type wanted struct {
 // together in a pack are fetched at once. fn owns the payload. It is called with
 // an error for a chunk that cannot be had; the others still come. An error of fn
 // stops everything and is returned.
+//
+// What is not where the index says is looked for once more before fn hears of
+// it, since garbage collection may have moved it.
 func (r *Repository) readPayloads(ctx context.Context, kind seal.ChunkKind, ids []format.ID, fn func(number int, p payload, err error) error) error {
+	pass := r.recovery.pass()
+	var mu sync.Mutex
+	var lost []int
+	err := r.readListed(ctx, kind, ids, func(number int, p payload, err error) error {
+		if err == nil || !isLost(err) {
+			return fn(number, p, err)
+		}
+		mu.Lock()
+		lost = append(lost, number)
+		mu.Unlock()
+		return nil
+	})
+	if err != nil || len(lost) == 0 {
+		return err
+	}
+	lostIDs := make([]format.ID, len(lost))
+	for i, number := range lost {
+		lostIDs[i] = ids[number]
+	}
+	if err := r.lookAgain(ctx, pass, kind, lostIDs); err != nil {
+		return err
+	}
+	return r.readListed(ctx, kind, lostIDs, func(i int, p payload, err error) error { return fn(lost[i], p, err) })
+}
+
+// readListed is readPayloads by the index as it is.
+func (r *Repository) readListed(ctx context.Context, kind seal.ChunkKind, ids []format.ID, fn func(number int, p payload, err error) error) error {
 	list, err := r.locate(kind, ids, fn)
 	if err != nil {
 		return err
@@ -162,6 +193,9 @@ func (r *Repository) readRun(ctx context.Context, kind seal.ChunkKind, part []wa
 		err = r.store.ReadAt(ctx, name, buf, int64(first.Offset))
 	}
 	if err != nil {
+		if errors.Is(err, store.ErrNotFound) {
+			r.recovery.vanished(first.Pack.Name)
+		}
 		return r.runFailed(ctx, kind, name, part, err, fn)
 	}
 	r.stats.BytesRead.Add(int64(size))

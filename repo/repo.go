@@ -55,9 +55,11 @@ type Repository struct {
 	index *index.Cache
 	opts  Options
 
-	openers openers
-	meta    metaCache
-	stats   Stats
+	openers  openers
+	meta     metaCache
+	recovery recovery
+	plans    plansSeen
+	stats    Stats
 }
 
 // Init makes a repository in an empty store and opens it.
@@ -116,7 +118,7 @@ func open(ctx context.Context, st store.Store, keys *keyring.Keyring, names [][3
 	if r.index, err = index.Open(dir); err != nil {
 		return nil, fmt.Errorf("open the repository %s: %w", st, err)
 	}
-	if err := r.index.Refresh(ctx, names, r.fetchIndex); err != nil {
+	if err := r.refreshIndex(ctx, names); err != nil {
 		r.index.Close()
 		return nil, fmt.Errorf("read the index of %s: %w", st, err)
 	}

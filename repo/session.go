@@ -65,6 +65,11 @@ func (r *Repository) beginSession(ctx context.Context, known []*Snapshot) (*sess
 	if err := r.createObject(ctx, s.name(), seal.KindSession, body); err != nil {
 		return nil, fmt.Errorf("begin to write: %w", err)
 	}
+	if r.recovery.indexDamaged.Load() {
+		if _, err := r.adoptUnlisted(ctx); err != nil {
+			return nil, err
+		}
+	}
 	s.data = newPacker(ctx, r, seal.ChunkData, nil)
 	s.metas = newPacker(ctx, r, seal.ChunkMeta, r.meta.unpin)
 	return s, nil

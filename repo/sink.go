@@ -84,8 +84,12 @@ func (r *Repository) Import(ctx context.Context, opts ImportOptions) (*Sink, err
 	snaps := opts.Known
 	var err error
 	if snaps == nil {
-		if snaps, _, err = r.List(ctx); err != nil {
+		var damage []Damage
+		if snaps, damage, err = r.List(ctx); err != nil {
 			return nil, err
+		}
+		if err := unreadable(damage); err != nil {
+			return nil, fmt.Errorf("find out what %s holds already: %w", r, err)
 		}
 	}
 	if err := r.keys.CheckWrite(); err != nil {

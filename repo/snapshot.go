@@ -147,6 +147,19 @@ type Damage struct {
 	Err  error
 }
 
+// unreadable returns the failure of storage to hand out an object, as opposed to
+// an object that is damaged: the object may be whole, and nobody can tell what
+// it says.
+func unreadable(damage []Damage) error {
+	for _, d := range damage {
+		var se *store.Error
+		if errors.As(d.Err, &se) {
+			return d.Err
+		}
+	}
+	return nil
+}
+
 // List returns the client's snapshots, oldest first; those of other clients are
 // passed over. Objects that cannot be opened are left out and returned as damage.
 func (r *Repository) List(ctx context.Context) ([]*Snapshot, []Damage, error) {

@@ -64,6 +64,9 @@ func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (for
 	}
 	for _, id := range opts.Snapshots {
 		s, ok := byID[id]
+		if !ok && len(damage) > 0 {
+			return nil, fmt.Errorf("export: there is no snapshot %s in %s, unless it is one that cannot be read: %s: %w", id, r, damage[0].Name, damage[0].Err)
+		}
 		if !ok {
 			return nil, fmt.Errorf("export: there is no snapshot %s in %s", id, r)
 		}

@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/bk-backup/bk/repo/pack"
 	"github.com/bk-backup/bk/repo/seal"
@@ -25,12 +26,16 @@ type Cache struct {
 	dir       string
 	temporary bool
 
-	mu     sync.RWMutex
-	runs   []*Run // largest first
-	absent map[[32]byte]bool
+	mu   sync.RWMutex
+	runs []*Run // largest first
 
+	absent  atomic.Pointer[map[[32]byte]bool]
 	pending pending
 }
+
+// ErrSkip, returned by the fetch of Refresh, leaves an index object out: what it
+// alone lists is not found.
+var ErrSkip = errors.New("the index object is left out")
 
 // Hit is a place where a chunk lies.
 type Hit struct {
@@ -140,6 +145,9 @@ func (c *Cache) Refresh(ctx context.Context, names [][32]byte, fetch func(ctx co
 			continue
 		}
 		body, err := fetch(ctx, name)
+		if errors.Is(err, ErrSkip) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -220,12 +228,14 @@ func (c *Cache) mergeSome() error {
 	return nil
 }
 
-// SetAbsent names packs whose chunks count as missing: a plan of garbage
-// collection condemned them (spec/repository.md, section 9).
-func (c *Cache) SetAbsent(packs map[[32]byte]bool) {
-	c.mu.Lock()
-	c.absent = packs
-	c.mu.Unlock()
+// SetAbsent names packs whose chunks count as missing for whoever stores
+// chunks: a plan of garbage collection condemned them (spec/repository.md,
+// section 9). Nothing may change the map afterwards.
+func (c *Cache) SetAbsent(packs map[[32]byte]bool) { c.absent.Store(&packs) }
+
+func (c *Cache) isAbsent(name [32]byte) bool {
+	packs := c.absent.Load()
+	return packs != nil && (*packs)[name]
 }
 
 // Len returns the number of records, those that are listed twice counted twice.
@@ -253,6 +263,15 @@ func (c *Cache) EachPack(fn func(pack.Info) error) error {
 	return nil
 }
 
+// EachPending calls fn with every pack that Stored named and no index lists.
+func (c *Cache) EachPending(fn func(pack.Info)) {
+	c.pending.mu.Lock()
+	defer c.pending.mu.Unlock()
+	for i := range c.pending.packs {
+		fn(c.pending.packs[i].info)
+	}
+}
+
 // EachRecord calls fn with every record of every run.
 func (c *Cache) EachRecord(fn func(label seal.Label, hit Hit) error) error {
 	c.mu.RLock()
@@ -271,19 +290,38 @@ func (c *Cache) EachRecord(fn func(label seal.Label, hit Hit) error) error {
 	return nil
 }
 
-// Find returns a place where the chunk lies, for reading.
+// Find returns a place where the chunk lies, for reading. Packs that SetAbsent
+// named come last.
 func (c *Cache) Find(label seal.Label) (Hit, bool, error) {
+	hit, found, err := c.FindLive(label)
+	if found || err != nil || c.absent.Load() == nil {
+		return hit, found, err
+	}
 	if hit, ok := c.pending.find(label); ok {
 		return hit, true, nil
 	}
-	hit, found, err := c.findStored(label)
+	return c.findStored(label, true)
+}
+
+// FindLive returns a place where the chunk lies and will stay: not in a pack
+// that SetAbsent named.
+func (c *Cache) FindLive(label seal.Label) (Hit, bool, error) {
+	if hit, ok := c.findPending(label); ok {
+		return hit, true, nil
+	}
+	hit, found, err := c.findStored(label, false)
 	if found || err != nil {
 		return hit, found, err
 	}
-	// Flush moves a chunk from pending to the runs, and may have done so between
-	// the two looks.
-	if hit, ok := c.pending.find(label); ok {
+	// Flush moves a chunk from pending to the runs: look once more if it did so
+	// between the two looks.
+	if hit, ok := c.findPending(label); ok {
 		return hit, true, nil
 	}
-	return c.findStored(label)
+	return c.findStored(label, false)
+}
+
+func (c *Cache) findPending(label seal.Label) (Hit, bool) {
+	hit, ok := c.pending.find(label)
+	return hit, ok && !c.isAbsent(hit.Pack.Name)
 }

@@ -159,13 +159,44 @@ func TestAbsentPacksAreLookedPast(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.SetAbsent(map[[32]byte]bool{a.Info.Name: true})
-	if _, found, _ := c.Find(a.Entries[3].Label); found {
-		t.Fatal("found in a condemned pack")
+	if _, found, _ := c.FindLive(a.Entries[3].Label); found {
+		t.Fatal("a chunk of a condemned pack counts as held")
+	}
+	if hit, found, _ := c.Find(a.Entries[3].Label); !found || hit.Pack.Name != a.Info.Name {
+		t.Fatal("a condemned pack cannot be read any more")
 	}
 	if fresh, err := c.Claim(a.Entries[3].Label); err != nil || !fresh {
 		t.Fatalf("claim of a chunk that counts as absent: %v, %v", fresh, err)
 	}
 	c.Stored(b.Info, b.Entries)
+	check(t, c, b)
+	c.SetAbsent(map[[32]byte]bool{a.Info.Name: true, b.Info.Name: true})
+	if fresh, err := c.Claim(b.Entries[3].Label); err != nil || !fresh {
+		t.Fatalf("claim of a chunk of a pending pack that counts as absent: %v, %v", fresh, err)
+	}
+}
+
+func TestIndexLeftOut(t *testing.T) {
+	st := storage{}
+	a, b := makePack(0, 10), makePack(10, 20)
+	bad := st.add(a)
+	st.add(b)
+	c, _ := Open("")
+	defer c.Close()
+	err := c.Refresh(context.Background(), st.names(), func(ctx context.Context, name [32]byte) ([]byte, error) {
+		if name == bad {
+			return nil, ErrSkip
+		}
+		return st.fetch(ctx, name)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, c, b)
+	if err := c.Refresh(context.Background(), st.names(), st.fetch); err != nil {
+		t.Fatal(err)
+	}
+	check(t, c, a)
 	check(t, c, b)
 }
 

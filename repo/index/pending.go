@@ -75,15 +75,25 @@ func (c *Cache) Claim(label seal.Label) (bool, error) {
 	s := &c.pending.shard[label[0]%shards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.labels[label]; ok {
+	if pl, ok := s.labels[label]; ok && !c.pending.anyOf(pl, c.isAbsent) {
 		return false, nil
 	}
-	_, found, err := c.findStored(label)
+	_, found, err := c.findStored(label, false)
 	if err != nil || found {
 		return false, err
 	}
 	s.labels[label] = place{pack: -1}
 	return true, nil
+}
+
+// anyOf reports whether the pack of a place is one that is asked for.
+func (p *pending) anyOf(pl place, is func(name [32]byte) bool) bool {
+	if pl.pack < 0 {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int(pl.pack) < len(p.packs) && is(p.packs[pl.pack].info.Name)
 }
 
 // Unclaim gives a claim back.
@@ -96,14 +106,15 @@ func (c *Cache) Unclaim(label seal.Label) {
 	s.mu.Unlock()
 }
 
-// findStored looks only at what index objects list.
-func (c *Cache) findStored(label seal.Label) (hit Hit, found bool, err error) {
+// findStored looks only at what index objects list, in absent packs if that is
+// asked for.
+func (c *Cache) findStored(label seal.Label, absentToo bool) (hit Hit, found bool, err error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for _, r := range c.runs {
 		err = r.Find(label, func(loc Location) bool {
 			info := r.Pack(loc.Pack)
-			if c.absent[info.Name] {
+			if !absentToo && c.isAbsent(info.Name) {
 				return true
 			}
 			hit, found = Hit{info, loc}, true
