@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -60,6 +61,8 @@ type Repository struct {
 	recovery recovery
 	plans    plansSeen
 	stats    Stats
+
+	importing atomic.Bool // one Sink at a time: its claims are in the index
 }
 
 // Init makes a repository in an empty store and opens it.

@@ -17,6 +17,7 @@ import (
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/repo/keyring"
 	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/store"
 	"github.com/bk-backup/bk/repo/store/mem"
 )
 
@@ -476,4 +477,46 @@ func TestCutStreamKeepsWholeSnapshots(t *testing.T) {
 			t.Fatalf("cut at %d, then again: %d held, %d new", cut, sum.HeldAlready, len(sum.Snapshots))
 		}
 	}
+}
+
+// TestFailedImportLeavesNoClaims imports into storage that fails, then again
+// with the same Repository once it works.
+func TestFailedImportLeavesNoClaims(t *testing.T) {
+	ctx := context.Background()
+	m := randomHistory(rand.New(rand.NewPCG(5, 5)), 2, 40)
+	broken := &brokenStore{Store: mem.New()}
+	r, err := Init(ctx, broken, keyring.InitOptions{Passphrase: "p", Argon2: cheap, Chunker: "gear:64KiB", Compression: "default"}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	broken.broken = true
+	sink, err := r.Import(ctx, ImportOptions{})
+	if err == nil {
+		if err = m.write(t, sink); err == nil {
+			t.Fatal("no error from storage that takes no packs")
+		}
+		if _, err := r.Import(ctx, ImportOptions{}); !errors.Is(err, ErrImporting) {
+			t.Fatalf("a second import beside the first: %v", err)
+		}
+		sink.Close()
+	}
+	broken.broken = false
+	importModel(t, r, m)
+	if diff := cmp.Diff(m.listings(), expand(t, r, format.ExportOptions{}), cmpopts.EquateEmpty()); diff != "" {
+		t.Fatal(diff[:min(len(diff), 1000)])
+	}
+}
+
+// brokenStore takes no packs while it is broken.
+type brokenStore struct {
+	store.Store
+	broken bool
+}
+
+func (b *brokenStore) Create(ctx context.Context, name string, data []byte) error {
+	if b.broken && strings.HasPrefix(name, "packs/") {
+		return errors.New("out of order")
+	}
+	return b.Store.Create(ctx, name, data)
 }

@@ -68,6 +68,7 @@ type Sink struct {
 	progress format.Progress
 	err      error
 	ended    bool
+	closed   bool
 }
 
 // importing is the snapshot that is arriving.
@@ -79,7 +80,12 @@ type importing struct {
 	size  uint64        // content of that file so far
 }
 
-// Import returns a sink that stores a stream.
+// ErrImporting says that another import is under way in the same Repository.
+// Several processes, or several Repositories opened on one storage, may import
+// at once.
+var ErrImporting = errors.New("another import is under way here")
+
+// Import returns a sink that stores a stream. A Repository has one at a time.
 func (r *Repository) Import(ctx context.Context, opts ImportOptions) (*Sink, error) {
 	snaps := opts.Known
 	var err error
@@ -102,7 +108,11 @@ func (r *Repository) Import(ctx context.Context, opts ImportOptions) (*Sink, err
 			s.known[snap.Imported] = snap
 		}
 	}
+	if !r.importing.CompareAndSwap(false, true) {
+		return nil, ErrImporting
+	}
 	if s.session, err = r.beginSession(ctx, snaps); err != nil {
+		r.importing.Store(false)
 		return nil, err
 	}
 	s.pool = newPool(ctx, r.workers())
@@ -435,10 +445,16 @@ func cloneLosses(in []format.Loss) []format.Loss {
 // Close ends the session. Before an end record came it abandons the snapshot
 // that is incomplete; those committed stay.
 func (s *Sink) Close() error {
+	if s.closed {
+		return nil
+	}
+	s.closed = true
 	if s.cur != nil {
 		s.cur.edits.abandon()
 	}
 	s.pool.close()
+	defer s.r.importing.Store(false)
+	defer s.r.index.DropClaims()
 	if s.ended {
 		return nil
 	}

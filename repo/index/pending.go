@@ -106,6 +106,21 @@ func (c *Cache) Unclaim(label seal.Label) {
 	s.mu.Unlock()
 }
 
+// DropClaims gives back every claim that did not become a stored chunk: what
+// failed may be stored again. No other session may be writing.
+func (c *Cache) DropClaims() {
+	for i := range c.pending.shard {
+		s := &c.pending.shard[i]
+		s.mu.Lock()
+		for label, pl := range s.labels {
+			if pl.pack < 0 {
+				delete(s.labels, label)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
 // findStored looks only at what index objects list, in absent packs if that is
 // asked for.
 func (c *Cache) findStored(label seal.Label, absentToo bool) (hit Hit, found bool, err error) {
