@@ -346,6 +346,9 @@ func (e *exporter) drops(it *tree.Item) (drop, skipBelow bool, err error) {
 }
 
 func (e *exporter) isDir(it *tree.Item) (bool, error) {
+	if it.IsFile() {
+		return false, nil
+	}
 	if err := it.Decode(e.ctx, &e.scratch); err != nil {
 		return false, err
 	}

@@ -75,11 +75,17 @@ func (p *Policy) Apply(items []Item, loc *time.Location) []Verdict {
 		newestFirst[i] = i
 	}
 	slices.SortStableFunc(newestFirst, func(a, b int) int { return items[b].Time.Compare(items[a].Time) })
-	verdicts := make([]Verdict, len(items))
-	p.judge(items, newestFirst, loc, verdicts)
+	verdicts := p.judge(items, newestFirst, loc)
 	sure := slices.DeleteFunc(slices.Clone(newestFirst), func(i int) bool { return items[i].Doubtful() })
-	if len(sure) < len(items) {
-		p.judge(items, sure, loc, verdicts)
+	if len(sure) == len(items) {
+		return verdicts
+	}
+	for i, v := range p.judge(items, sure, loc) {
+		for _, reason := range v.Reasons {
+			if !slices.Contains(verdicts[i].Reasons, reason) {
+				verdicts[i].Reasons = append(verdicts[i].Reasons, reason+" of those with a sure time")
+			}
+		}
 	}
 	return verdicts
 }
@@ -106,20 +112,17 @@ func (p *Policy) buckets() []bucket {
 
 func dayNumber(t time.Time) int { return t.Year()*1000 + t.YearDay() }
 
-// judge adds to the verdicts of the items in order, which are newest first.
-func (p *Policy) judge(items []Item, order []int, loc *time.Location, verdicts []Verdict) {
+// judge gives the verdicts over the items in order, which are newest first.
+func (p *Policy) judge(items []Item, order []int, loc *time.Location) []Verdict {
+	verdicts := make([]Verdict, len(items))
 	if len(order) == 0 {
-		return
+		return verdicts
 	}
 	since := p.Within.Before(items[order[0]].Time)
 	buckets := p.buckets()
 	for n, i := range order {
 		it := &items[i]
-		keep := func(reason string) {
-			if !slices.Contains(verdicts[i].Reasons, reason) {
-				verdicts[i].Reasons = append(verdicts[i].Reasons, reason)
-			}
-		}
+		keep := func(reason string) { verdicts[i].Reasons = append(verdicts[i].Reasons, reason) }
 		if p.Last == All || n < p.Last {
 			keep("last")
 		}
@@ -137,6 +140,7 @@ func (p *Policy) judge(items []Item, order []int, loc *time.Location, verdicts [
 			}
 		}
 	}
+	return verdicts
 }
 
 // take asks a bucket for the next older snapshot; "" if it does not keep it.

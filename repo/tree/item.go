@@ -58,6 +58,9 @@ func decodeEntry(ctx context.Context, l Loader, path string, body []byte, e *for
 	return nil
 }
 
+// IsFile reports whether the entry is a file, without decoding it.
+func (it *Item) IsFile() bool { return it.n > 3 }
+
 // Content returns what the entry consists of; it is empty for all but files.
 // It is valid as long as the item.
 func (it *Item) Content() Content {

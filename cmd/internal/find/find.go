@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/bk-backup/bk/cmd/internal/cli"
 	"github.com/bk-backup/bk/cmd/internal/listing"
@@ -75,7 +76,11 @@ func (c *Find) print(out *bufio.Writer, app *cli.App, all []version) error {
 	case app.JSON:
 		enc := json.NewEncoder(out)
 		for i := range all {
-			if err := enc.Encode(all[i].json()); err != nil {
+			e, err := all[i].entry()
+			if err != nil {
+				return err
+			}
+			if err := enc.Encode(all[i].json(e)); err != nil {
 				return err
 			}
 		}
@@ -83,34 +88,46 @@ func (c *Find) print(out *bufio.Writer, app *cli.App, all []version) error {
 	case c.Null:
 		seen := make(map[string]bool)
 		for i := range all {
-			if path := all[i].entry.Path; !seen[path] {
+			if path := all[i].path; !seen[path] {
 				seen[path] = true
 				fmt.Fprintf(out, "/%s\x00", path)
 			}
 		}
 		return nil
 	}
-	header := []string{"FIRST", "LAST", "SNAPSHOTS", "HOST", "SIZE", "CHANGED", "PATH"}
-	right := map[int]bool{2: true, 4: true}
-	if c.Long {
-		header = []string{"FIRST", "LAST", "SNAPSHOTS", "HOST", "MODE", "OWNER", "SIZE", "CHANGED", "PATH"}
-		right = map[int]bool{2: true, 6: true}
-	}
-	rows := make([][]string, len(all))
+	t := table{out: out, long: c.Long, hostWidth: len("HOST")}
 	for i := range all {
-		rows[i] = all[i].row(c.Long)
+		t.hostWidth = max(t.hostWidth, utf8.RuneCountInString(cli.Printable(all[i].first.Host)))
 	}
-	return cli.Table(out, header, rows, right)
+	t.line("FIRST", "LAST", "SNAPSHOTS", "HOST", "MODE", "OWNER", "SIZE", "CHANGED", "PATH")
+	for i := range all {
+		e, err := all[i].entry()
+		if err != nil {
+			return err
+		}
+		t.version(&all[i], e)
+	}
+	return nil
 }
 
-// row is a version in the table.
-func (v *version) row(long bool) []string {
-	e := v.entry
-	moment := func(s *format.Snapshot) string { return strings.TrimSpace(cli.TimeText(s.Time) + " " + s.ID.Short()) }
-	row := []string{moment(v.first), moment(v.last), cli.Count(v.snapshots), cli.Printable(v.first.Host)}
-	if long {
-		row = append(row, listing.Mode(e), listing.User(e)+":"+listing.Group(e))
+// table writes lines whose columns are as wide as is usual, so that none waits
+// for another. Errors show when out is flushed.
+type table struct {
+	out       *bufio.Writer
+	long      bool
+	hostWidth int
+}
+
+func (t *table) line(first, last, snapshots, host, mode, owner, size, changed, path string) {
+	fmt.Fprintf(t.out, "%-28s  %-28s  %9s  %-*s  ", first, last, snapshots, t.hostWidth, host)
+	if t.long {
+		fmt.Fprintf(t.out, "%-10s  %-13s  ", mode, owner)
 	}
+	fmt.Fprintf(t.out, "%8s  %-19s  %s\n", size, changed, path)
+}
+
+func (t *table) version(v *version, e *format.Entry) {
+	moment := func(s *format.Snapshot) string { return strings.TrimSpace(cli.TimeText(s.Time) + " " + s.ID.Short()) }
 	size, changed := "-", "-"
 	if e.Type == format.TypeFile && e.Has&format.HasSize != 0 {
 		size = cli.Bytes(e.Size)
@@ -125,12 +142,13 @@ func (v *version) row(long bool) []string {
 	if e.Type == format.TypeSymlink {
 		path += " -> " + cli.Printable(e.Target)
 	}
-	return append(row, size, changed, path)
+	t.line(moment(v.first), moment(v.last), cli.Count(v.snapshots), cli.Printable(v.first.Host),
+		listing.Mode(e), listing.User(e)+":"+listing.Group(e), size, changed, path)
 }
 
 // json is a version as --json prints it.
-func (v *version) json() map[string]any {
-	object := map[string]any{"entry": listing.JSON(v.entry), "snapshots": v.snapshots}
+func (v *version) json(e *format.Entry) map[string]any {
+	object := map[string]any{"entry": listing.JSON(e), "snapshots": v.snapshots}
 	for key, s := range map[string]*format.Snapshot{"first": v.first, "last": v.last} {
 		at := map[string]any{"id": s.ID.String()}
 		if s.Time != nil {

@@ -11,9 +11,23 @@ import (
 // version is one state of an object and the snapshots that have it, which follow
 // each other in their history.
 type version struct {
-	entry       *format.Entry
+	path        string
+	body        []byte // of the entry, without its path
 	first, last *format.Snapshot
 	snapshots   int
+}
+
+// entry decodes the body, which this package encoded.
+func (v *version) entry() (*format.Entry, error) { return decode(v.path, v.body) }
+
+func decode(path string, body []byte) (*format.Entry, error) {
+	e := new(format.Entry)
+	_, err := e.ParseBody(body, false)
+	e.Path = path
+	if err != nil {
+		return nil, fmt.Errorf("entry %q: %w", path, err)
+	}
+	return e, nil
 }
 
 // versions follows the objects that are wanted through a history.
@@ -29,12 +43,14 @@ type versions struct {
 }
 
 // node is a directory, or the name of an object in one, on the way to the
-// objects that are there now.
+// objects that are there now. Entries are kept encoded: that takes a quarter of
+// the memory.
 type node struct {
 	children map[string]*node
-	entry    *format.Entry // nil: only a way
-	since    int           // number of the first snapshot that has it
-	seen     int           // number of the last snapshot that named it
+	path     string
+	body     []byte // nil: only a way
+	since    int    // number of the first snapshot that has it
+	seen     int    // number of the last snapshot that named it
 }
 
 // record takes the next record of the source.
@@ -48,13 +64,12 @@ func (v *versions) record(rec format.Record) error {
 		v.whole = rec.Parent.IsZero()
 	case *format.Entry:
 		if rec.Type != format.TypeFile {
-			v.put(rec)
-		} else {
-			v.file = rec.Clone()
+			return v.put(rec)
 		}
+		v.file = rec.Clone()
 	case *format.EOF:
 		v.file.Size, v.file.Has = rec.Size, v.file.Has|format.HasSize
-		v.put(v.file)
+		return v.put(v.file)
 	case *format.Remove:
 		v.remove(rec.Path)
 	case *format.Commit:
@@ -66,24 +81,32 @@ func (v *versions) record(rec format.Record) error {
 }
 
 // put is an entry of the snapshot.
-func (v *versions) put(e *format.Entry) {
+func (v *versions) put(e *format.Entry) error {
 	wanted := v.want.match(e)
 	n := v.find(e.Path, wanted)
 	if n == nil {
-		return
+		return nil
 	}
 	if e.Type != format.TypeDir {
 		v.closeBelow(n)
 	}
-	switch {
-	case !wanted:
+	if !wanted {
 		v.close(n)
-	case n.entry != nil && n.entry.Equal(e):
-		n.seen = v.now
-	default:
-		v.close(n)
-		n.entry, n.since, n.seen = e.Clone(), v.now, v.now
+		return nil
 	}
+	if n.body != nil {
+		old, err := decode(n.path, n.body)
+		if err != nil {
+			return err
+		}
+		if old.Equal(e) {
+			n.seen = v.now
+			return nil
+		}
+	}
+	v.close(n)
+	n.path, n.body, n.since, n.seen = e.Path, e.AppendBody(nil, false), v.now, v.now
+	return nil
 }
 
 // find returns the node of a path, making it if that is asked for; else nil if
@@ -127,15 +150,15 @@ func (v *versions) closeBelow(n *node) {
 // close ends the version that the snapshots before this one have.
 func (v *versions) close(n *node) {
 	// One that began with this snapshot is replaced before it was ever there.
-	if n.entry != nil && n.since < v.now {
-		v.found = append(v.found, version{n.entry, v.history[n.since-1], v.history[v.now-2], v.now - n.since})
+	if n.body != nil && n.since < v.now {
+		v.found = append(v.found, version{n.path, n.body, v.history[n.since-1], v.history[v.now-2], v.now - n.since})
 	}
-	n.entry = nil
+	n.body = nil
 }
 
 // sweep closes what a whole listing did not name.
 func (v *versions) sweep(n *node) {
-	if n.entry != nil && n.seen < v.now {
+	if n.body != nil && n.seen < v.now {
 		v.close(n)
 	}
 	for _, child := range n.children {
@@ -148,6 +171,6 @@ func (v *versions) finish() []version {
 	v.now++
 	v.close(&v.root)
 	v.closeBelow(&v.root)
-	slices.SortStableFunc(v.found, func(a, b version) int { return format.ComparePaths(a.entry.Path, b.entry.Path) })
+	slices.SortStableFunc(v.found, func(a, b version) int { return format.ComparePaths(a.path, b.path) })
 	return v.found
 }

@@ -54,8 +54,10 @@ func (w *wanted) match(e *format.Entry) bool {
 // they held; a pattern for directories lets files pass, since one may have taken
 // a directory's place.
 func (w *wanted) drop(path string, isDir bool) (drop, skipBelow bool) {
-	drop, skipBelow = w.patterns.Match(path, isDir)
-	return drop && !w.patterns.Picks(path, true), skipBelow
+	if isDir {
+		return w.patterns.Match(path, true)
+	}
+	return !w.patterns.Picks(path, false) && !w.patterns.Picks(path, true), false
 }
 
 // wanted turns the flags into predicates.

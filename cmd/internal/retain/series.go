@@ -79,7 +79,7 @@ func (g *series) gone() []*repo.Snapshot {
 
 func (g *series) showTable(w io.Writer) error {
 	gone := len(g.gone())
-	fmt.Fprintf(w, "%s: %d stay, %d go\n", g.name, len(g.snaps)-gone, gone)
+	fmt.Fprintf(w, "%s: keep %d, remove %d\n", g.name, len(g.snaps)-gone, gone)
 	rows := make([][]string, len(g.snaps))
 	for i, s := range g.snaps {
 		action := "keep"
@@ -100,6 +100,7 @@ func (g *series) showJSON(w io.Writer, dry bool) error {
 	enc := json.NewEncoder(w)
 	for i, s := range g.snaps {
 		object := cli.SnapshotJSON(&s.Meta)
+		object["entries"], object["bytes"] = s.Entries, s.Bytes
 		object["keep"] = len(g.reasons[i]) > 0
 		object["reasons"] = append([]string{}, g.reasons[i]...)
 		object["dry_run"] = dry

@@ -21,9 +21,9 @@ type Tag struct {
 	Snapshots []string `arg:"" optional:"" sep:"none" name:"SNAPSHOT" help:"Snapshots: latest, latest~2, or the beginning of an id."`
 	All       bool     `help:"All snapshots that --host, --tag and so on select."`
 
-	Add    []string `placeholder:"TAGS" help:"Add these tags (comma-separated, repeatable)."`
-	Remove []string `placeholder:"TAGS" help:"Remove these tags."`
-	Set    []string `placeholder:"TAGS" help:"Make these the only tags; '' for none."`
+	Add    []string `sep:"none" placeholder:"TAGS" help:"Add these tags (comma-separated, repeatable)."`
+	Remove []string `sep:"none" placeholder:"TAGS" help:"Remove these tags."`
+	Set    []string `sep:"none" placeholder:"TAGS" help:"Make these the only tags; '' for none."`
 }
 
 // Help is the longer text.
@@ -77,18 +77,24 @@ func (c *Tag) change() (func(old []string) []string, error) {
 	if len(c.Add)+len(c.Remove)+len(c.Set) == 0 {
 		return nil, cli.Usagef("nothing to change: give --add, --remove or --set")
 	}
+	add, remove := splitTags(append(slices.Clone(c.Set), c.Add...)), splitTags(c.Remove)
 	return func(old []string) []string {
 		tags := old
 		if len(c.Set) > 0 {
 			tags = nil
 		}
-		for _, tag := range append(slices.Clone(c.Set), c.Add...) {
-			if tag != "" && !slices.Contains(tags, tag) {
+		for _, tag := range add {
+			if !slices.Contains(tags, tag) {
 				tags = append(tags, tag)
 			}
 		}
-		return slices.DeleteFunc(tags, func(tag string) bool { return slices.Contains(c.Remove, tag) })
+		return slices.DeleteFunc(tags, func(tag string) bool { return slices.Contains(remove, tag) })
 	}, nil
+}
+
+// splitTags joins comma-separated lists.
+func splitTags(lists []string) []string {
+	return slices.DeleteFunc(strings.Split(strings.Join(lists, ","), ","), func(tag string) bool { return tag == "" })
 }
 
 // report shows old and new ids on standard output.
