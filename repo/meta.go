@@ -76,6 +76,15 @@ func (c *metaCache) unpin(ids []format.ID) {
 	}
 }
 
+// unpinAll says that nothing is on its way to storage any more.
+func (c *metaCache) unpinAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for el := c.order.Front(); el != nil; el = el.Next() {
+		el.Value.(*metaItem).pinned = false
+	}
+}
+
 // metaReader reads meta chunks; it is the repository as tree.Loader.
 type metaReader struct{ r *Repository }
 

@@ -26,6 +26,7 @@ type packer struct {
 	ctx     context.Context
 	slots   []openPack
 	sizeAim int // bytes that a pack has at most, but for one with a single larger chunk
+	rawMax  int // plain bytes after which a pack is sent, however small; 0: any number
 	uploads chan struct{}
 	wg      sync.WaitGroup
 
@@ -39,12 +40,14 @@ type openPack struct {
 	mu  sync.Mutex
 	w   *pack.Writer
 	ids []format.ID
+	raw int // plain bytes
 }
 
 func newPacker(ctx context.Context, r *Repository, kind seal.ChunkKind, stored func([]format.ID)) *packer {
 	p := &packer{r: r, kind: kind, ctx: ctx, stored: stored, uploads: make(chan struct{}, uploadsMax)}
 	if kind == seal.ChunkMeta { // little data: one pack is enough
 		p.slots, p.uploads, p.sizeAim = make([]openPack, 1), make(chan struct{}, 1), pack.MetaSizeAim
+		p.rawMax = 8 * pack.MetaSizeAim // they are kept in memory until they are stored
 	} else {
 		p.slots, p.sizeAim = make([]openPack, min(r.workers(), openPacksMax)), pack.DataSizeAim
 	}
@@ -69,13 +72,16 @@ func (p *packer) add(id format.ID, label seal.Label, codec pack.Codec, rawSize u
 		if err != nil {
 			return fmt.Errorf("begin a pack: %w", err)
 		}
-		slot.w, slot.ids = w, nil
+		slot.w, slot.ids, slot.raw = w, nil, 0
 	}
 	if err := slot.w.Add(label, codec, rawSize, payload); err != nil {
 		return fmt.Errorf("add chunk %s to a pack: %w", id, err)
 	}
 	if p.stored != nil {
 		slot.ids = append(slot.ids, id)
+	}
+	if slot.raw += int(rawSize); p.rawMax > 0 && slot.raw > p.rawMax {
+		return p.send(slot)
 	}
 	return nil
 }

@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	editBatch  = 64 // edits handed over at a time
-	queueDepth = 16 // batches that may wait
+	editBatch     = 64      // edits handed over at a time, at most
+	editBatchSize = 1 << 18 // bytes of long entries after which a batch is handed over
+	queueDepth    = 16      // batches that may wait
 )
 
 // edit is one change of a listing: an entry with its content, or a removal.
@@ -20,11 +21,28 @@ type edit struct {
 	eof     []byte // encoded body of the file's eof record, if it says more than the size
 }
 
+// size returns about how many bytes the edit holds.
+func (e *edit) size() int {
+	n := len(e.path) + len(e.eof)
+	if e.entry == nil {
+		return n
+	}
+	n += len(e.entry.Target) + 16*len(e.entry.Extents)
+	for _, x := range e.entry.Xattrs {
+		n += len(x.Name) + len(x.Value)
+	}
+	for _, x := range e.entry.Extra {
+		n += len(x.Key) + len(x.Raw)
+	}
+	return n
+}
+
 // editQueue carries edits from the sink to the goroutine that applies them to
 // the parent's listing, so that the stream need not wait for nodes.
 type editQueue struct {
 	batches chan []edit
 	batch   []edit
+	size    int // bytes of long entries in the batch
 	done    chan struct{}
 
 	root  format.ID
@@ -70,7 +88,8 @@ func (q *editQueue) run(target editTarget, finish func() (format.ID, tree.Stats,
 // put appends an edit; it fails with what stopped the other side.
 func (q *editQueue) put(e edit) error {
 	q.batch = append(q.batch, e)
-	if len(q.batch) < editBatch {
+	q.size += e.size()
+	if len(q.batch) < editBatch && q.size < editBatchSize {
 		return nil
 	}
 	return q.send()
@@ -79,7 +98,7 @@ func (q *editQueue) put(e edit) error {
 func (q *editQueue) send() error {
 	select {
 	case q.batches <- q.batch:
-		q.batch = make([]edit, 0, editBatch)
+		q.batch, q.size = make([]edit, 0, editBatch), 0
 		return nil
 	case <-q.done:
 		if q.err == nil {

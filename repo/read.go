@@ -183,9 +183,13 @@ func runEnd(list []wanted, lo int) int {
 
 // readRun fetches chunks that lie close together in one pack and opens them.
 func (r *Repository) readRun(ctx context.Context, kind seal.ChunkKind, part []wanted, fn func(int, payload, error) error) error {
-	first, last := &part[0].hit, &part[len(part)-1].hit
+	first := &part[0].hit
 	name := first.Pack.ObjectName()
-	size := int(last.Offset) + int(last.StoredSize) - int(first.Offset)
+	end := int64(0) // that of the last one, unless two indexes disagree about the pack
+	for i := range part {
+		end = max(end, int64(part[i].hit.Offset)+int64(part[i].hit.StoredSize))
+	}
+	size := int(end - int64(first.Offset))
 	buf := format.AllocPayload(size)
 	defer format.FreePayload(buf)
 	op, err := r.opener(&first.Pack)

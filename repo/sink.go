@@ -210,11 +210,14 @@ func (s *Sink) begin(rec *format.Snapshot) error {
 		cur.base = snap.Root
 	}
 	cur.edits = newEditQueue()
+	if err := s.startEdits(cur); err != nil {
+		return err
+	}
 	s.cur = cur
 	if e := rec.Estimate; e != nil {
 		s.progress.EntriesTotal, s.progress.BytesTotal = s.progress.Entries+e.Entries, s.progress.Bytes+e.Bytes
 	}
-	return s.startEdits(cur)
+	return nil
 }
 
 // startEdits begins to apply records to the parent's listing, in a goroutine of
@@ -272,8 +275,11 @@ func (s *Sink) data(rec *format.Data) error {
 // store gives a chunk to the workers, who check it and keep it if it is new.
 func (s *Sink) store(rec *format.Data) error {
 	payload := rec.Take()
+	// What a worker holds is bounded by the plain size: a payload may be a
+	// thousandth of what it decodes to.
+	weight := max(len(payload), int(rec.Size))
 	d := format.Data{ID: rec.ID, Size: rec.Size, Codec: rec.Codec, Payload: payload, Checked: rec.Checked}
-	return s.pool.do(len(payload), func() error {
+	return s.pool.do(weight, func() error {
 		err := s.keep(&d)
 		format.FreePayload(payload)
 		return err
@@ -455,6 +461,12 @@ func (s *Sink) Close() error {
 	s.pool.close()
 	defer s.r.importing.Store(false)
 	defer s.r.index.DropClaims()
+	defer s.r.meta.unpinAll()
+	defer func() {
+		if s.err == nil {
+			s.err = errors.New("import: the sink was closed")
+		}
+	}()
 	if s.ended {
 		return nil
 	}

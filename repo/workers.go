@@ -28,8 +28,11 @@ type pool struct {
 	cancel context.CancelCauseFunc
 	jobs   chan job
 	room   *semaphore.Weighted
-	busy   sync.WaitGroup // jobs given and not done
 	closed sync.WaitGroup // goroutines
+
+	mu   sync.Mutex
+	idle sync.Cond // busy has become 0
+	busy int       // jobs given and not done
 }
 
 type job struct {
@@ -40,6 +43,7 @@ type job struct {
 func newPool(ctx context.Context, workers int) *pool {
 	p := &pool{jobs: make(chan job, 4*workers), room: semaphore.NewWeighted(inFlightMax)}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
+	p.idle.L = &p.mu
 	for range workers {
 		p.closed.Add(1)
 		go func() {
@@ -51,7 +55,7 @@ func newPool(ctx context.Context, workers int) *pool {
 					}
 				}
 				p.room.Release(j.size)
-				p.busy.Done()
+				p.count(-1)
 			}
 		}()
 	}
@@ -64,14 +68,28 @@ func (p *pool) do(size int, run func() error) error {
 	if err := p.room.Acquire(p.ctx, weight); err != nil {
 		return context.Cause(p.ctx)
 	}
-	p.busy.Add(1)
+	p.count(1)
 	p.jobs <- job{run, weight}
 	return nil
 }
 
-// wait returns when all jobs given so far are done.
+func (p *pool) count(n int) {
+	p.mu.Lock()
+	p.busy += n
+	if p.busy == 0 {
+		p.idle.Broadcast()
+	}
+	p.mu.Unlock()
+}
+
+// wait returns when no job is being done. Another goroutine may give more at the
+// same time, which a sync.WaitGroup would not allow.
 func (p *pool) wait() error {
-	p.busy.Wait()
+	p.mu.Lock()
+	for p.busy > 0 {
+		p.idle.Wait()
+	}
+	p.mu.Unlock()
 	return context.Cause(p.ctx)
 }
 
