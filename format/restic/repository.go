@@ -68,13 +68,7 @@ const configSizeMax = 64 << 10
 // fails leaves open. The errors are ErrNoRepository, ErrWrongPassphrase,
 // ErrVersion, ErrDamaged, or what the storage says.
 func Open(ctx context.Context, st store.Reader, opts Options) (*Repository, error) {
-	r := &Repository{store: st, log: opts.Log, workers: opts.Workers, snapshots: make(map[format.ID]*snapshot)}
-	if r.log == nil {
-		r.log = slog.New(slog.DiscardHandler)
-	}
-	if r.workers <= 0 {
-		r.workers = max(4, runtime.GOMAXPROCS(0)*3/2)
-	}
+	r := newRepository(st, opts)
 	sealed, err := st.Get(ctx, "config", configSizeMax)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("open %s: it has no file config: %w", st, ErrNoRepository)
@@ -93,6 +87,17 @@ func Open(ctx context.Context, st store.Reader, opts Options) (*Repository, erro
 		return nil, fmt.Errorf("read config in %s: %w", st, err)
 	}
 	return r, nil
+}
+
+func newRepository(st store.Reader, opts Options) *Repository {
+	r := &Repository{store: st, log: opts.Log, workers: opts.Workers, snapshots: make(map[format.ID]*snapshot)}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	if r.workers <= 0 {
+		r.workers = max(4, runtime.GOMAXPROCS(0)*3/2)
+	}
+	return r
 }
 
 func (r *Repository) openConfig(sealed []byte) error {
