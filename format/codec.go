@@ -42,6 +42,23 @@ func DecodePayload(dst []byte, d *Data) ([]byte, error) {
 	return plain, nil
 }
 
+// CheckPayload checks what can be seen of a chunk's payload without decoding it:
+// its size and, with CodecZstd, that it is exactly one frame as the stream
+// allows (spec/stream.md, "data"). A source that passes on what another program
+// compressed asks it before, and encodes anew what does not fit. The errors are
+// those of DecodePayload.
+func CheckPayload(d *Data) error {
+	if e := first(checkChunk(&d.ID, d.Size), checkPayload(d)); e != nil {
+		return e
+	}
+	if d.Codec == CodecZstd {
+		if err := checkFrame(d.Payload, int(d.Size)); err != nil {
+			return chunkError(d, err)
+		}
+	}
+	return nil
+}
+
 func chunkError(d *Data, err error) *Error {
 	e := Errorf(ClassChunk, "the chunk %s cannot be decoded", d.ID)
 	e.Err = err

@@ -96,6 +96,14 @@ func TestDecodePayloadRefuses(t *testing.T) {
 		if err == nil && !bytes.Equal(got, plain) {
 			t.Errorf("%s: other bytes", name)
 		}
+		// What shows only when the payload is decoded passes CheckPayload.
+		hidden := map[string]bool{
+			"wrong id": true, "plain, wrong": true, "bomb": true,
+			"wrong size, no size in the frame": true, "larger size, no size in the frame": true,
+		}
+		if got := ClassOf(CheckPayload(c.d)); got != c.want && !hidden[name] || hidden[name] && got != "" {
+			t.Errorf("%s: CheckPayload: %q, want %q", name, got, c.want)
+		}
 	}
 }
 

@@ -1,0 +1,22 @@
+// Package restic reads restic repositories, formats 1 and 2, as a source of the
+// bk stream.
+//
+// A restic snapshot is a tree of JSON objects, one for each directory, whose
+// files list the chunks ("blobs") of their content. Both kinds of blob lie
+// encrypted in packs, which an index names. The flow of an export is
+//
+//	snapshots -> walk (trees, two at a time) -> windows of records -> fetch (packs) -> Next
+//
+// restic names a chunk by the SHA-256 of its plain bytes, as the stream does,
+// and compresses it as the stream may: ids and payloads pass as they are. A
+// snapshot's id is restic's.
+//
+// Nothing is written into a repository, not even a lock: who prunes it with
+// restic at the same time may take a pack away from under an export, which then
+// fails and can be run again.
+//
+// Start reading at Open (repository.go), then Export (export.go) and walk.go.
+// What lies in a repository is read by key.go, index.go, pack.go and tree.go;
+// node.go says what of a restic node becomes what of an entry. The package
+// imports format and repo/store alone; programs import it.
+package restic

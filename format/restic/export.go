@@ -1,0 +1,233 @@
+package restic
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/bk-backup/bk/format"
+)
+
+// Export implements format.System: it returns a source of snapshots.
+//
+// Before the first record it walks the trees of all of them once, to learn which
+// chunks come again, so that Data.Once is exact; what Held, Flat or ListingOnly
+// ask for needs no such walk. It reads as it is consumed, in memory that does
+// not grow with the content: 48 bytes for each blob in the repository, the JSON
+// of the directories from the root to where it is, and about 100 MiB.
+func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (format.SourceCloser, error) {
+	e := &exporter{r: r, opts: opts}
+	if err := e.choose(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := r.loadedIndex(ctx); err != nil {
+		return nil, err
+	}
+	e.out = newWindows(ctx, r.workers, e.fill)
+	go e.out.run(e.produce)
+	return e.out, nil
+}
+
+// exporter makes the records of an export.
+type exporter struct {
+	r         *Repository
+	opts      format.ExportOptions
+	list      []*snapshot
+	base      *snapshot
+	out       *windows
+	content   *content
+	progress  format.Progress
+	estimates []format.Estimate // of the list, from the first walk
+	losses    losses            // of the snapshot that is being sent
+}
+
+// choose looks up the snapshots that are asked for.
+func (e *exporter) choose(ctx context.Context) error {
+	var err error
+	if len(e.opts.Snapshots) == 0 {
+		list, damage, err := e.r.list(ctx)
+		if err != nil {
+			return err
+		}
+		if len(damage) > 0 {
+			return fmt.Errorf("export all snapshots: %w", damage[0])
+		}
+		e.list = list
+	}
+	for _, id := range e.opts.Snapshots {
+		s, err := e.r.snapshot(ctx, id)
+		if err != nil {
+			return fmt.Errorf("export snapshot %s: %w", id, err)
+		}
+		e.list = append(e.list, s)
+	}
+	if !e.opts.Base.IsZero() {
+		if e.base, err = e.r.snapshot(ctx, e.opts.Base); err != nil {
+			return fmt.Errorf("export a difference to snapshot %s: %w", e.opts.Base, err)
+		}
+	}
+	return nil
+}
+
+// whole reports whether snapshots are sent without parents.
+func (e *exporter) whole() bool { return e.opts.Flat || e.opts.Full }
+
+// copies reports whether content that the parent's version of a file has is
+// named by copy: where a base makes it necessary, or where it was asked for.
+func (e *exporter) copies() bool {
+	return (e.base != nil || e.opts.Copy) && !e.whole() && !e.opts.Held
+}
+
+// features are what a reader of this stream must know, in order.
+func (e *exporter) features() []format.Feature {
+	var f []format.Feature
+	for _, x := range []struct {
+		used bool
+		name format.Feature
+	}{
+		{e.base != nil && !e.whole(), format.FeatureBase},
+		{e.copies(), format.FeatureCopy},
+		{e.opts.Flat, format.FeatureFlat},
+		{e.opts.Held, format.FeatureHeld},
+		{!e.opts.Plain, format.FeatureZstd},
+	} {
+		if x.used {
+			f = append(f, x.name)
+		}
+	}
+	return f
+}
+
+// produce emits the whole stream.
+func (e *exporter) produce() error {
+	e.content = &content{e: e}
+	if !e.opts.Held && !e.opts.Flat && !e.opts.ListingOnly {
+		if err := e.rehearse(); err != nil {
+			return err
+		}
+	}
+	h := &format.Header{Version: format.Version, Producer: e.opts.Producer, Features: e.features()}
+	if err := e.out.emit(h); err != nil {
+		return err
+	}
+	prev := e.base
+	for i, s := range e.list {
+		if err := e.snapshot(i, prev, s); err != nil {
+			return fmt.Errorf("export snapshot %s: %w", s.record.ID, err)
+		}
+		prev = s
+	}
+	return e.out.emit(&format.End{})
+}
+
+// rehearse decides on everything that will be sent, to learn which chunks come
+// more than once.
+func (e *exporter) rehearse() error {
+	e.content.dry = true
+	e.estimates = make([]format.Estimate, len(e.list))
+	prev := e.base
+	for i, s := range e.list {
+		n := &e.estimates[i]
+		err := e.changes(prev, s, func(string, string) {}, func(c *change) error {
+			if c.entry == nil {
+				return nil
+			}
+			n.Entries++
+			if c.file == nil {
+				return nil
+			}
+			size, err := e.content.send(c)
+			n.Bytes += size
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("read the trees of snapshot %s: %w", s.record.ID, err)
+		}
+		e.progress.EntriesTotal += n.Entries
+		e.progress.BytesTotal += n.Bytes
+		prev = s
+	}
+	e.content.dry = false
+	e.content.sent.clear()
+	return nil
+}
+
+// changes calls found with what makes cur's listing of prev's, or of nothing.
+func (e *exporter) changes(prev, cur *snapshot, lost func(kind, path string), found func(*change) error) error {
+	w := &walk{trees: newTreeLoader(e.out.ctx, e.r), drop: e.opts.Drop, found: found, lost: lost}
+	defer w.trees.close()
+	var from *format.ID
+	if prev != nil && !e.whole() {
+		from = &prev.tree
+	}
+	err := w.dir("", from, &cur.tree)
+	if err != nil && e.out.ctx.Err() != nil {
+		return context.Cause(e.out.ctx)
+	}
+	return err
+}
+
+// snapshot emits a snapshot.
+func (e *exporter) snapshot(i int, prev, cur *snapshot) error {
+	rec := cur.record.Clone()
+	if prev != nil && !e.whole() {
+		rec.Parent = prev.record.ID
+	}
+	if e.estimates != nil {
+		rec.Estimate = &e.estimates[i]
+	}
+	if err := e.out.emit(rec); err != nil {
+		return err
+	}
+	e.losses = cur.losses.clone()
+	if err := e.changes(prev, cur, e.losses.add, e.change); err != nil {
+		return err
+	}
+	e.progress.Snapshots++
+	return e.out.emit(&format.Commit{Losses: e.losses})
+}
+
+// change emits one difference.
+func (e *exporter) change(c *change) error {
+	if c.entry == nil {
+		return e.out.emit(&format.Remove{Path: c.path})
+	}
+	if err := e.out.emit(c.entry); err != nil {
+		return err
+	}
+	e.progress.Entries++
+	e.progress.Path = c.path
+	if c.file != nil {
+		if err := e.file(c); err != nil {
+			return err
+		}
+	}
+	if e.opts.OnProgress != nil {
+		e.opts.OnProgress(e.progress)
+	}
+	return nil
+}
+
+// file emits the content of a file and what closes it.
+func (e *exporter) file(c *change) error {
+	eof := &format.EOF{Size: c.entry.Size}
+	if !e.opts.ListingOnly {
+		size, err := e.content.send(c)
+		if err != nil {
+			return fmt.Errorf("file %q: %w", "/"+c.path, err)
+		}
+		eof.Size = size
+	}
+	eof.Error = c.file.err[:min(len(c.file.err), format.CommentSizeMax)]
+	if !c.file.hasContent && c.entry.Size > 0 && eof.Error == "" {
+		e.losses.add(format.LossDamaged, c.path)
+	}
+	e.progress.Bytes += eof.Size
+	return e.out.emit(eof)
+}
+
+// fill fetches the payloads of a window.
+func (e *exporter) fill(win *window) error {
+	return e.r.fetch(e.out.ctx, dataBlob, win.wants, func(w *want, opened []byte) error {
+		return loadChunk(w, opened, win.data[w.number], e.opts.Plain)
+	})
+}

@@ -1,0 +1,209 @@
+package restic
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo/store"
+)
+
+// snapshot is what is known of a snapshot.
+type snapshot struct {
+	record *format.Snapshot
+	tree   format.ID
+	losses losses // what of its record the stream cannot hold
+}
+
+// snapshotFile is a file of snapshots/. Of the rest of what restic keeps there
+// (parent, original, excludes, program_version, uid and gid of who ran it) the
+// stream has nothing, and nothing depends on it.
+type snapshotFile struct {
+	Time     time.Time       `json:"time"`
+	Tree     string          `json:"tree"`
+	Paths    []string        `json:"paths"`
+	Hostname string          `json:"hostname"`
+	Username string          `json:"username"`
+	Tags     []string        `json:"tags"`
+	Summary  *summaryOfFiles `json:"summary"`
+}
+
+// summaryOfFiles is what restic 0.17 and later count.
+type summaryOfFiles struct {
+	FilesProcessed uint64 `json:"total_files_processed"`
+	BytesProcessed uint64 `json:"total_bytes_processed"`
+	DirsNew        uint64 `json:"dirs_new"`
+	DirsChanged    uint64 `json:"dirs_changed"`
+	DirsUnmodified uint64 `json:"dirs_unmodified"`
+}
+
+// Snapshots implements format.System. A snapshot that cannot be read is logged
+// and left out.
+func (r *Repository) Snapshots(ctx context.Context) ([]*format.Snapshot, error) {
+	list, damage, err := r.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range damage {
+		r.log.Warn("a snapshot cannot be read", "error", d)
+	}
+	out := make([]*format.Snapshot, len(list))
+	for i, s := range list {
+		out[i] = s.record.Clone()
+	}
+	return out, nil
+}
+
+// list returns all snapshots, oldest first, and why those that are missing are.
+func (r *Repository) list(ctx context.Context) (list []*snapshot, damage []error, err error) {
+	var ids []format.ID
+	err = r.store.List(ctx, "snapshots/", func(info store.Info) error {
+		if id, ok := objectID(info.Name); ok {
+			ids = append(ids, id)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("list the snapshots of %s: %w", r, err)
+	}
+	list = make([]*snapshot, len(ids))
+	failed := make([]error, len(ids))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(r.workers)
+	for i, id := range ids {
+		g.Go(func() error {
+			list[i], failed[i] = r.snapshot(gctx, id)
+			return gctx.Err()
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, nil, err
+	}
+	list = slices.DeleteFunc(list, func(s *snapshot) bool { return s == nil })
+	failed = slices.DeleteFunc(failed, func(err error) bool {
+		return err == nil || errors.Is(err, store.ErrNotFound) // forgotten meanwhile
+	})
+	slices.SortFunc(list, func(a, b *snapshot) int {
+		return cmp.Or(a.record.Time.Compare(*b.record.Time), a.record.ID.Compare(b.record.ID))
+	})
+	return list, failed, nil
+}
+
+// snapshot reads one snapshot, which never changes, or returns what was read.
+func (r *Repository) snapshot(ctx context.Context, id format.ID) (*snapshot, error) {
+	r.mu.Lock()
+	s := r.snapshots[id]
+	r.mu.Unlock()
+	if s != nil {
+		return s, nil
+	}
+	name := "snapshots/" + id.String()
+	b, err := r.loadFile(ctx, name)
+	if err == nil {
+		s, err = r.parseSnapshot(id, b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s in %s: %w", name, r, err)
+	}
+	r.mu.Lock()
+	r.snapshots[id] = s
+	r.mu.Unlock()
+	return s, nil
+}
+
+func (r *Repository) parseSnapshot(id format.ID, b []byte) (*snapshot, error) {
+	var f snapshotFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, ErrDamaged)
+	}
+	tree, err := format.ParseID(f.Tree)
+	if err != nil {
+		return nil, fmt.Errorf("its tree: %w: %w", err, ErrDamaged)
+	}
+	when := format.TimeOf(f.Time)
+	s := &snapshot{tree: tree, record: &format.Snapshot{
+		ID: id, Time: &when,
+		Origin: &format.Origin{System: "restic", Repository: r.rawID(), ID: string(id[:])},
+	}}
+	text := func(s *snapshot, field string) string {
+		if len(field) > format.TextSizeMax {
+			s.losses.add(format.LossSnapshot, "")
+			return field[:format.TextSizeMax]
+		}
+		return field
+	}
+	s.record.Host, s.record.User = text(s, f.Hostname), text(s, f.Username)
+	for _, tag := range f.Tags {
+		if len(tag) > format.TextSizeMax || len(s.record.Tags) == format.TagsMax {
+			s.losses.add(format.LossSnapshot, "")
+			continue
+		}
+		s.record.Tags = append(s.record.Tags, tag)
+	}
+	for _, p := range f.Paths {
+		root, ok := rootPath(p)
+		if !ok || len(s.record.Roots) == format.RootsMax {
+			s.losses.add(format.LossSnapshot, "")
+			continue
+		}
+		s.record.Roots = append(s.record.Roots, root)
+	}
+	if n := f.Summary; n != nil {
+		s.record.Estimate = &format.Estimate{Entries: n.FilesProcessed + n.DirsNew + n.DirsChanged + n.DirsUnmodified, Bytes: n.BytesProcessed}
+	}
+	return s, nil
+}
+
+// rawID returns the repository's id as bytes, or as it is where it is none of
+// the usual form, of which restic itself makes no condition.
+func (r *Repository) rawID() string {
+	if raw, err := hex.DecodeString(r.config.ID); err == nil && len(raw) > 0 {
+		return string(raw)
+	}
+	return r.config.ID[:min(len(r.config.ID), format.TextSizeMax)]
+}
+
+// rootPath turns a path on the source's host into one of the stream's. What was
+// made on Windows has C:\Users, which restic's trees have as C/Users.
+func rootPath(p string) (string, bool) {
+	if len(p) >= 2 && p[1] == ':' && (len(p) == 2 || p[2] == '\\' || p[2] == '/') {
+		p = p[:1] + strings.ReplaceAll(p[2:], `\`, "/")
+	}
+	p = strings.TrimPrefix(path.Clean("/"+p), "/")
+	return p, format.CheckPath(p) == nil
+}
+
+// losses count what could not be kept, by kind. The zero value is ready.
+type losses []format.Loss
+
+// add counts one loss of a kind at a path.
+func (l *losses) add(kind, path string) {
+	i, found := slices.BinarySearchFunc(*l, kind, func(x format.Loss, kind string) int { return strings.Compare(x.Kind, kind) })
+	if !found {
+		*l = slices.Insert(*l, i, format.Loss{Kind: kind})
+	}
+	x := &(*l)[i]
+	x.Count++
+	if len(x.Paths) < format.LossPathsMax {
+		x.Paths = append(x.Paths, path)
+	}
+}
+
+// clone returns a copy to which others can add.
+func (l losses) clone() losses {
+	c := slices.Clone(l)
+	for i := range c {
+		c[i].Paths = slices.Clone(c[i].Paths)
+	}
+	return c
+}
