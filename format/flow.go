@@ -109,8 +109,14 @@ type ExportOptions struct {
 	// Base is a snapshot of this system that the receiver holds: the first
 	// snapshot sent is a difference against it (FeatureBase). Zero: none.
 	Base ID
-	// Flat, Copy and Held ask for the features of those names.
-	Flat, Copy, Held bool
+	// Flat, Copy and Held ask for the features of those names. With Copy, what a
+	// changed file has in common with the parent's version comes as copy even
+	// where refs could serve; with NoCopy never: it is sent as data again where
+	// refs cannot serve.
+	Flat, Copy, NoCopy, Held bool
+	// HasChunk, if set, reports whether the receiver holds a chunk. Such chunks
+	// are named by refs and neither read nor sent (FeatureHeld).
+	HasChunk func(id ID, size uint32) bool
 	// Full sends every snapshot's whole listing, without parents, with refs.
 	Full bool
 	// Plain sends payloads uncompressed.

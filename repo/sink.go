@@ -44,6 +44,21 @@ type Imported struct {
 	Losses       []format.Loss
 }
 
+// Add adds up what two imports did.
+func (i *Imported) Add(other Imported) {
+	i.Snapshots = append(i.Snapshots, other.Snapshots...)
+	i.HeldAlready += other.HeldAlready
+	i.Entries += other.Entries
+	i.Bytes += other.Bytes
+	i.DataChunks += other.DataChunks
+	i.NewChunks += other.NewChunks
+	i.NewBytes += other.NewBytes
+	i.PayloadBytes += other.PayloadBytes
+	i.StoredBytes += other.StoredBytes
+	i.Packs += other.Packs
+	i.Losses = append(i.Losses, other.Losses...)
+}
+
 // Sink stores a stream in a repository. Each snapshot is committed as it
 // completes; what arrived of an incomplete one stays out of sight.
 type Sink struct {
@@ -103,10 +118,7 @@ func (r *Repository) Import(ctx context.Context, opts ImportOptions) (*Sink, err
 	}
 	s := &Sink{r: r, ctx: ctx, opts: opts, known: make(map[format.ID]*Snapshot), sent: newIDSet()}
 	for _, snap := range snaps {
-		s.known[snap.ID] = snap
-		if !snap.Imported.IsZero() {
-			s.known[snap.Imported] = snap
-		}
+		s.knows(snap)
 	}
 	if !r.importing.CompareAndSwap(false, true) {
 		return nil, ErrImporting
@@ -119,6 +131,13 @@ func (r *Repository) Import(ctx context.Context, opts ImportOptions) (*Sink, err
 	s.saver = &metaSaver{metaReader{r}, s}
 	s.content = tree.NewContentWriter(ctx, s.saver)
 	return s, nil
+}
+
+// knows notes the ids under which a snapshot can be a parent.
+func (s *Sink) knows(snap *Snapshot) {
+	for _, id := range snap.SameIDs() {
+		s.known[id] = snap
+	}
 }
 
 // Summary returns what was done so far.
@@ -411,10 +430,7 @@ func (s *Sink) commit(rec *format.Commit) error {
 	if err := s.session.commit(s.ctx, snap); err != nil {
 		return err
 	}
-	s.known[snap.ID] = snap
-	if !snap.Imported.IsZero() {
-		s.known[snap.Imported] = snap
-	}
+	s.knows(snap)
 	s.sum.Snapshots = append(s.sum.Snapshots, snap)
 	return nil
 }

@@ -41,6 +41,9 @@ func (r *Repository) record(s *Snapshot) *format.Snapshot {
 		id := r.keys.Repository()
 		rec.Origin = &format.Origin{System: "bk", Repository: string(id[:]), ID: string(s.ID[:])}
 	}
+	if !s.Imported.IsZero() && len(rec.Via) < format.ViaMax {
+		rec.Via = append(rec.Via, format.Via{Stage: r.ViaStage(), From: s.Imported})
+	}
 	return rec
 }
 
@@ -233,7 +236,7 @@ func (e *exporter) features() []format.Feature {
 	if e.opts.Flat {
 		f = append(f, format.FeatureFlat)
 	}
-	if e.opts.Held {
+	if e.opts.Held || e.opts.HasChunk != nil && !e.opts.Flat {
 		f = append(f, format.FeatureHeld)
 	}
 	if !e.opts.Plain {
@@ -245,7 +248,7 @@ func (e *exporter) features() []format.Feature {
 // copies reports whether content that the parent's version of a file has is
 // named by copy: where a base makes it necessary, or where it was asked for.
 func (e *exporter) copies() bool {
-	return (e.base != nil || e.opts.Copy) && !e.whole() && !e.opts.Held
+	return (e.base != nil || e.opts.Copy) && !e.opts.NoCopy && !e.whole() && !e.opts.Held
 }
 
 // findRepeated walks all listings once to learn which chunks come more than
@@ -261,19 +264,12 @@ func (e *exporter) findRepeated() error {
 			if c.item == nil {
 				return nil
 			}
-			pieces := tree.NewContentReader(e.ctx, metaReader{e.r}, c.item.Content())
-			for {
-				p, _, err := pieces.Next()
-				if err == io.EOF {
-					return nil
-				}
-				if err != nil {
-					return err
-				}
+			return e.content(c, func(_, _ uint64) error { return nil }, func(p tree.Piece) error {
 				if !p.IsHole() && !seen.add(p.ID, uint32(p.Size)) {
 					multi.add(p.ID, uint32(p.Size))
 				}
-			}
+				return nil
+			})
 		})
 		if err != nil {
 			return fmt.Errorf("read the listing of snapshot %s: %w", s.ID, err)
@@ -434,10 +430,7 @@ func (e *exporter) entry(c change) error {
 	}
 	if !e.opts.ListingOnly {
 		w := contentOut{e: e}
-		if c.old != nil && e.copies() {
-			w.old = c.old
-		}
-		if err := w.send(c.item); err != nil {
+		if err := w.send(c); err != nil {
 			return fmt.Errorf("file %q: %w", entry.Path, err)
 		}
 	}

@@ -7,31 +7,60 @@ import (
 	"github.com/bk-backup/bk/repo/tree"
 )
 
-// contentOut emits the content of one file: data at the first use of a chunk,
-// refs for those that came before, copy for what the parent's version has.
-type contentOut struct {
-	e    *exporter
-	old  *tree.Item // the parent's version, where copy may be used
-	refs []format.ChunkRef
-	copy *format.CopyRange // run that is being gathered
-	at   map[format.ID]uint64
-}
-
-func (w *contentOut) send(it *tree.Item) error {
-	e := w.e
-	pieces := tree.NewContentReader(e.ctx, metaReader{e.r}, it.Content())
+// content calls piece with the chunks and holes that a changed file consists of,
+// and same with the runs that the parent's version has at the given offset,
+// where copy is used at all.
+func (e *exporter) content(c change, same func(from, size uint64) error, piece func(tree.Piece) error) error {
+	if c.old == nil || !e.copies() {
+		pieces := tree.NewContentReader(e.ctx, metaReader{e.r}, c.item.Content())
+		for {
+			p, _, err := pieces.Next()
+			if err == io.EOF {
+				return nil
+			}
+			if err == nil {
+				err = piece(p)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	diff, err := tree.NewContentDiff(e.ctx, metaReader{e.r}, c.old.Content(), c.item.Content())
+	if err != nil {
+		return err
+	}
 	for {
-		p, _, err := pieces.Next()
-		if err == io.EOF {
-			return w.flush()
+		s, err := diff.Next()
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		case s.Same:
+			err = same(s.From, s.Size)
+		default:
+			err = piece(s.Piece)
 		}
 		if err != nil {
 			return err
 		}
-		if err := w.piece(p); err != nil {
-			return err
-		}
 	}
+}
+
+// contentOut emits the content of one file: data at the first use of a chunk,
+// refs for those that came before, copy for what the parent's version has.
+type contentOut struct {
+	e    *exporter
+	refs []format.ChunkRef
+	copy *format.CopyRange // run that is being gathered
+}
+
+func (w *contentOut) send(c change) error {
+	if err := w.e.content(c, w.copyRun, w.piece); err != nil {
+		return err
+	}
+	return w.flush()
 }
 
 func (w *contentOut) piece(p tree.Piece) error {
@@ -46,15 +75,10 @@ func (w *contentOut) piece(p tree.Piece) error {
 		return w.ref(p)
 	}
 	if !e.opts.Flat {
-		if _, sent := e.sent.get(p.ID); sent {
+		fresh := e.sent.add(p.ID, uint32(p.Size))
+		if !fresh || e.opts.HasChunk != nil && e.opts.HasChunk(p.ID, uint32(p.Size)) {
 			return w.ref(p)
 		}
-		if offset, ok, err := w.inOld(p); err != nil {
-			return err
-		} else if ok {
-			return w.copyRun(offset, p.Size)
-		}
-		e.sent.add(p.ID, uint32(p.Size))
 	}
 	if err := w.flush(); err != nil {
 		return err
@@ -105,29 +129,4 @@ func (w *contentOut) flush() error {
 		return w.e.emit(rec)
 	}
 	return nil
-}
-
-// inOld finds a chunk in the parent's version of the file.
-func (w *contentOut) inOld(p tree.Piece) (offset uint64, ok bool, err error) {
-	if w.old == nil {
-		return 0, false, nil
-	}
-	if w.at == nil {
-		w.at = make(map[format.ID]uint64)
-		pieces := tree.NewContentReader(w.e.ctx, metaReader{w.e.r}, w.old.Content())
-		for {
-			q, offset, err := pieces.Next()
-			if err == io.EOF {
-				break
-			}
-			if err != nil {
-				return 0, false, err
-			}
-			if _, twice := w.at[q.ID]; !twice && !q.IsHole() {
-				w.at[q.ID] = offset
-			}
-		}
-	}
-	offset, ok = w.at[p.ID]
-	return offset, ok, nil
 }

@@ -103,7 +103,7 @@ func (e *RefusedError) Error() string {
 
 // FixText says what to do instead.
 func (e *RefusedError) FixText() string {
-	return "give the same filter options to bk-export, or export without that feature"
+	return "give the same filter options to bk-export, or export without that feature (bk-export --no-copy)"
 }
 
 func refuse(text string, args ...any) error {

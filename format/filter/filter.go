@@ -43,6 +43,16 @@ type Options struct {
 	OnDrop func(Dropped)
 }
 
+// TakesCopy reports whether a filter of these options works on streams with the
+// feature copy: not if what is copied from could be dropped unseen.
+func (o *Options) TakesCopy() bool {
+	return len(o.Snapshots) == 0 && o.Attributes.empty() && o.TakesHeld()
+}
+
+// TakesHeld reports whether a filter of these options works on streams with the
+// feature held: not if it has to see all content.
+func (o *Options) TakesHeld() bool { return len(o.Magic) == 0 && o.Judge == nil }
+
 // Reason says why something is dropped.
 type Reason string
 

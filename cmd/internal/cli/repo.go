@@ -125,7 +125,12 @@ func (app *App) repoOptions(f *RepoFlags) repo.Options {
 // OpenSystem opens whatever the flags name for reading: a bk repository or
 // another system's.
 func (app *App) OpenSystem(ctx context.Context, f *RepoFlags) (format.System, error) {
-	url, err := f.location(RoleSource.places...)
+	return app.OpenSystemAs(ctx, f, RoleSource)
+}
+
+// OpenSystemAs is OpenSystem for another role than the source.
+func (app *App) OpenSystemAs(ctx context.Context, f *RepoFlags, role Role) (format.System, error) {
+	url, err := f.location(role.places...)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +138,7 @@ func (app *App) OpenSystem(ctx context.Context, f *RepoFlags) (format.System, er
 	if open, ok := systems[scheme]; ok {
 		return open(ctx, app, rest)
 	}
-	return app.OpenRepo(ctx, f, RoleSource)
+	return app.OpenRepo(ctx, f, role)
 }
 
 // systems are the foreign systems that can be read, by the scheme before the

@@ -19,12 +19,13 @@ type Diff struct {
 	cli.RepoFlags   `embed:""`
 	cli.SelectFlags `embed:""`
 
-	Older string `arg:"" name:"A" help:"The older snapshot: latest, latest~2, or the beginning of an id."`
-	Newer string `arg:"" name:"B" help:"The newer snapshot."`
+	Older string `arg:"" optional:"" name:"A" help:"The older snapshot: latest, latest~2, or the beginning of an id."`
+	Newer string `arg:"" optional:"" name:"B" help:"The newer snapshot."`
 	Below string `arg:"" optional:"" name:"PATH" help:"Compare only what lies at and below this path."`
 
-	ContentOnly bool `help:"Leave out those of which only mode, owner, time and the like changed."`
-	Summary     bool `short:"s" help:"Show the sums alone."`
+	With        string `placeholder:"URL" help:"Compare all snapshots that --host and so on select with those of this repository (or other system) that belong to them, and say what is not equal."`
+	ContentOnly bool   `help:"Leave out those of which only mode, owner, time and the like changed."`
+	Summary     bool   `short:"s" help:"Show the sums alone."`
 }
 
 // Help is the longer text.
@@ -38,7 +39,11 @@ func (*Diff) Help() string {
 Content is compared by the chunks that it consists of, and nothing that both snapshots have is read. In the sums, content that only moved counts as neither new nor gone. In other systems' snapshots, files of equal size and time count as equal.
 
   bk-diff latest~1 latest
-  bk-diff latest~7 latest /home/me`
+  bk-diff latest~7 latest /home/me
+
+With --with it proves that a conversion was faithful. The snapshots of two repositories, of any kinds, that came from one another are compared whole: listings, metadata, and content by the ids of its chunks, or by hashing it where the two cut it differently. Nothing is restored. The exit code is 0 only if every snapshot has an equal one. Informative times (atime, ctime, birth) are not compared. The passphrase of the second is BK_IMPORT_PASSPHRASE, else BK_PASSPHRASE.
+
+  bk-diff -r restic:/srv/restic --with /srv/bk`
 }
 
 // kind is the sign before a path.
@@ -69,11 +74,17 @@ func kindOf(c *repo.Change) kind {
 
 // Run compares.
 func (c *Diff) Run(ctx context.Context, app *cli.App) error {
+	if err := c.checkUsage(); err != nil {
+		return err
+	}
 	snaps, err := app.OpenSnapshots(ctx, &c.RepoFlags, &c.SelectFlags)
 	if err != nil {
 		return err
 	}
 	defer snaps.System.Close()
+	if c.With != "" {
+		return c.systems(ctx, app, snaps)
+	}
 	older, err := snaps.Resolve(c.Older)
 	if err != nil {
 		return err
@@ -98,6 +109,16 @@ func (c *Diff) Run(ctx context.Context, app *cli.App) error {
 		err = flushErr
 	}
 	return err
+}
+
+func (c *Diff) checkUsage() error {
+	switch {
+	case c.With != "" && (c.Older != "" || c.Below != "" || c.ContentOnly):
+		return cli.Usagef("--with compares whole repositories: choose snapshots with --host and so on")
+	case c.With == "" && c.Newer == "":
+		return cli.Usagef("name two snapshots, or a second repository with --with")
+	}
+	return nil
 }
 
 // changes prints and counts them.

@@ -1,4 +1,5 @@
-// Package transfer is what bk-export and bk-import do: moving snapshots between
-// a repository and a stream. Start at Export and Import. Only those two
-// programs import it.
+// Package transfer is what bk-export, bk-import and bk-sync do: moving snapshots
+// between a repository and a stream, or between two repositories in one process.
+// Start at Export and Import; Sync joins the two for what a target lacks (plan.go
+// says what that is). Only those programs import it.
 package transfer

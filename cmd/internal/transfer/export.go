@@ -24,6 +24,8 @@ type Export struct {
 	Plain     bool     `help:"Send payloads uncompressed."`
 	Full      bool     `help:"Send the whole listing of every snapshot, not differences."`
 	Flat      bool     `help:"Send every snapshot whole, content included, for simple readers."`
+	Copy      bool     `xor:"copy" help:"Name what a changed file has in common with its version before by place (copy records) and not by chunk: the best input for bk-import --chunker."`
+	NoCopy    bool     `name:"no-copy" xor:"copy" help:"Send no copy records even where --have makes a difference to what the receiver holds: changed files are sent whole. For filters that cannot work with copy records."`
 	Held      bool     `help:"Name content and do not send it: for bk-import --held into the same repository."`
 
 	filterflags.PathFlags `embed:""`
@@ -60,7 +62,7 @@ func (c *Export) Run(ctx context.Context, app *cli.App) error {
 		return err
 	}
 	opts := format.ExportOptions{
-		Flat: c.Flat, Full: c.Full, Plain: c.Plain, Held: c.Held,
+		Flat: c.Flat, Full: c.Full, Plain: c.Plain, Held: c.Held, Copy: c.Copy, NoCopy: c.NoCopy,
 		Producer: app.Name + " " + cli.Version, OnProgress: app.Progress(),
 	}
 	if c.Have != "" {

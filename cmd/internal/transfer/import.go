@@ -55,7 +55,7 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 	}
 	copyErr := format.Copy(ctx, sink, format.NewReader(buffered, format.ReaderOptions{}))
 	closeErr := sink.Close()
-	c.report(app, sink.Summary())
+	report(app, sink.Summary())
 	if copyErr != nil {
 		return copyErr
 	}
@@ -75,12 +75,11 @@ func (c *Import) list(ctx context.Context, app *cli.App) error {
 	}
 	out := bufio.NewWriter(app.Stdout)
 	for _, s := range list {
-		fmt.Fprint(out, s.ID)
-		if !s.Imported.IsZero() {
-			fmt.Fprint(out, " ", s.Imported)
-		}
-		for _, v := range s.Meta.Via {
-			fmt.Fprint(out, " ", v.From)
+		for i, id := range s.IDs() {
+			if i > 0 {
+				fmt.Fprint(out, " ")
+			}
+			fmt.Fprint(out, id)
 		}
 		fmt.Fprintln(out)
 	}
@@ -88,7 +87,7 @@ func (c *Import) list(ctx context.Context, app *cli.App) error {
 }
 
 // report says what was done.
-func (c *Import) report(app *cli.App, sum repo.Imported) {
+func report(app *cli.App, sum repo.Imported) {
 	app.ReportLosses(sum.Losses)
 	if app.JSON {
 		ids := make([]string, len(sum.Snapshots))

@@ -1,0 +1,125 @@
+package transfer
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/bk-backup/bk/cmd/internal/cli"
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/filter"
+	"github.com/bk-backup/bk/repo"
+)
+
+// run is one stream from a source to a target.
+type run struct {
+	base      format.ID // of the source; zero: none
+	snapshots []format.ID
+}
+
+// held is what a target says about where its snapshots came from.
+type held struct {
+	// as are the ids under which it holds a snapshot as it came: they can be the
+	// parent of a difference.
+	as map[format.ID]bool
+	// was are ids of snapshots that came like that and were rewritten since.
+	was map[format.ID]bool
+	// other are ids of snapshots that came through a stage, by the last of their
+	// stages.
+	other map[format.ID]string
+}
+
+func heldBy(target *repo.Repository, list []*repo.Snapshot) held {
+	h := held{make(map[format.ID]bool), make(map[format.ID]bool), make(map[format.ID]string)}
+	own := target.ViaStage()
+	for _, s := range list {
+		for _, id := range s.SameIDs() {
+			h.as[id] = true
+		}
+		for _, v := range s.Meta.Via {
+			if v.Stage == own {
+				h.was[v.From] = true
+			} else {
+				h.other[v.From] = s.Meta.Via[len(s.Meta.Via)-1].Stage
+			}
+		}
+	}
+	return h
+}
+
+// plan says which snapshots of a source are new to a target, and in which
+// streams they go so that each is a small difference to the one before.
+// description is that of the filter between them, "" if there is none.
+//
+// Snapshots of one host and the same roots are a series. A series of which the
+// target holds something is a stream of its own, on the newest that it holds.
+// All others are one stream, in which each chunk is sent once.
+func plan(list []*format.Snapshot, h held, description string) (runs []run, kept int, err error) {
+	mapped := func(id format.ID) format.ID {
+		if description == "" {
+			return id
+		}
+		return filter.MapID(id, description)
+	}
+	type series struct {
+		base   format.ID
+		isNew  []format.ID
+		origin string
+	}
+	var all []*series
+	byName := make(map[string]*series)
+	var newest format.ID // that the target holds, of any series
+	for _, s := range list {
+		name := seriesName(s)
+		one := byName[name]
+		if one == nil {
+			one = new(series)
+			byName[name] = one
+			all = append(all, one)
+		}
+		id := mapped(s.ID)
+		switch {
+		case h.as[id]:
+			one.base, newest = s.ID, s.ID
+			kept++
+		case h.was[id]:
+			kept++
+		default:
+			if stage, ok := h.other[s.ID]; ok {
+				return nil, 0, changedFilter(s.ID, stage, description)
+			}
+			one.isNew = append(one.isNew, s.ID)
+		}
+	}
+	rest := run{base: newest}
+	for _, one := range all {
+		switch {
+		case len(one.isNew) == 0:
+		case one.base.IsZero():
+			rest.snapshots = append(rest.snapshots, one.isNew...)
+		default:
+			runs = append(runs, run{one.base, one.isNew})
+		}
+	}
+	if len(rest.snapshots) > 0 {
+		runs = append(runs, rest)
+	}
+	return runs, kept, nil
+}
+
+// seriesName is equal for snapshots of one host and the same roots.
+func seriesName(s *format.Snapshot) string {
+	roots := slices.Sorted(slices.Values(s.Roots))
+	return s.Host + "\x00" + strings.Join(roots, "\x00")
+}
+
+func changedFilter(id format.ID, stage, description string) error {
+	now := "without a filter"
+	if description != "" {
+		now = fmt.Sprintf("through %q", description)
+	}
+	return &cli.Error{
+		Err: fmt.Errorf("snapshot %s came into the target through %q before, and now would come %s: that would mix two conversions of one history", id.Short(), cli.Printable(stage), now),
+		Fix: "give the filter options of the first run again, or convert into another repository; to take more out of what is there, use bk-rewrite",
+	}
+}

@@ -1,0 +1,196 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/bk-backup/bk/cmd/internal/cli"
+	"github.com/bk-backup/bk/cmd/internal/filterflags"
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/filter"
+	"github.com/bk-backup/bk/repo"
+)
+
+// Sync is the program bk-sync: bk-export, bk-filter and bk-import in one
+// process, for what the target lacks.
+type Sync struct {
+	cli.RepoFlags   `embed:""`
+	cli.SelectFlags `embed:""`
+
+	To          string `required:"" env:"BK_IMPORT_REPO" placeholder:"URL" help:"Repository to bring up to date."`
+	Compression string `placeholder:"LEVEL" help:"Compress again: none, fastest, default, better, best or zstd:LEVEL. Default, keep: what comes compressed stays as it is, and the repository's setting applies to the rest."`
+	DryRun      bool   `help:"Say which snapshots would be brought over, and do nothing."`
+
+	filterflags.Flags `embed:""`
+}
+
+// Help is the longer text.
+func (*Sync) Help() string {
+	return `Brings over what the target does not hold yet: every snapshot of the source that --host, --tag and so on select, the first ones whole, later ones as differences. Run it daily: it costs what changed. Interrupted, run it again: what arrived is neither read nor stored again.
+
+  bk-sync -r restic:/srv/restic --to /srv/bk
+  bk-sync -r /srv/bk --to /mnt/offsite --drop '*.iso'
+
+The filter options have to be the same in every run into one target. The target's passphrase is BK_IMPORT_PASSPHRASE, else BK_PASSPHRASE (or _FILE, _COMMAND), or it is asked for. Over a network or with other programs between, the same is
+
+  bk-export --all --have <(bk-import --list-imported) | bk-filter --drop '*.iso' | bk-import`
+}
+
+// Run brings the target up to date.
+func (c *Sync) Run(ctx context.Context, app *cli.App) error {
+	opts, err := c.Options(ctx, filterflags.Surroundings{Now: time.Now(), Env: os.Environ(), Stderr: app.Stderr})
+	if err != nil {
+		return cli.Usagef("%w", err)
+	}
+	sel, err := c.Selection()
+	if err != nil {
+		return err
+	}
+	source, err := app.OpenSystem(ctx, &c.RepoFlags)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	target, err := app.OpenRepo(ctx, &cli.RepoFlags{Repo: c.To, CacheDir: c.CacheDir}, cli.RoleTarget)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	if from, ok := source.(*repo.Repository); ok && from.Keyring().Repository() == target.Keyring().Repository() {
+		return cli.Usagef("source and target are the same repository: to change what it holds, use bk-rewrite")
+	}
+	list, err := source.Snapshots(ctx)
+	if err != nil {
+		return err
+	}
+	s := syncer{app: app, source: source, target: target, filter: opts}
+	s.in.Compression, s.in.Recompress, err = app.Compression(target, c.Compression)
+	if err != nil {
+		return err
+	}
+	if s.known, _, err = target.List(ctx); err != nil {
+		return err
+	}
+	list = s.choose(cli.Select(list, sel))
+	runs, kept, err := plan(list, heldBy(target, s.known), opts.Description())
+	if err != nil {
+		return err
+	}
+	if c.DryRun {
+		return s.announce(list, runs, kept)
+	}
+	err = s.all(ctx, runs)
+	s.sum.HeldAlready += kept
+	report(app, s.sum)
+	return err
+}
+
+// syncer moves snapshots from a source through a filter into a repository.
+type syncer struct {
+	app    *cli.App
+	source format.System
+	target *repo.Repository
+	filter filter.Options
+	in     repo.ImportOptions
+	known  []*repo.Snapshot
+	sum    repo.Imported
+}
+
+// choose applies the filter's choice of snapshots here, where all of them are
+// known, so that nothing is read of those that are left out.
+func (s *syncer) choose(list []*format.Snapshot) []*format.Snapshot {
+	rules := s.filter.Snapshots
+	s.filter.Snapshots = nil
+	if len(rules) == 0 {
+		return list
+	}
+	var chosen []*format.Snapshot
+	for _, snap := range list {
+		for i := range rules {
+			if rules[i].Match(snap) {
+				chosen = append(chosen, snap)
+				break
+			}
+		}
+	}
+	return chosen
+}
+
+// all does the runs one after another, and adds up what they did.
+func (s *syncer) all(ctx context.Context, runs []run) error {
+	s.in.OnProgress = s.app.Progress()
+	s.in.OnWarning = func(text string) { s.app.Warnf("%s", text) }
+	for _, r := range runs {
+		sum, err := s.one(ctx, r)
+		s.sum.Add(sum)
+		s.known = append(s.known, sum.Snapshots...)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// one does a run.
+func (s *syncer) one(ctx context.Context, r run) (sum repo.Imported, err error) {
+	out := format.ExportOptions{
+		Snapshots: r.snapshots, Base: r.base, Producer: s.app.Name + " " + cli.Version,
+		NoCopy: !s.filter.TakesCopy(),
+	}
+	in := s.in
+	in.Known = s.known
+	// Both ends are ours and asked to hold the same: what the target has need
+	// not be read at the source.
+	if s.filter.TakesHeld() {
+		out.HasChunk, in.Held = s.target.HasChunk, true
+	}
+	if !s.filter.Paths.Empty() {
+		out.Drop = s.filter.Paths.Match
+	}
+	stage, err := filter.New(s.filter)
+	if err != nil {
+		return sum, cli.Usagef("%w", err)
+	}
+	defer func() { err = errors.Join(err, stage.Close()) }()
+	src, err := s.source.Export(ctx, out)
+	if err != nil {
+		return sum, err
+	}
+	defer src.Close()
+	sink, err := s.target.Import(ctx, in)
+	if err != nil {
+		return sum, err
+	}
+	err = format.Copy(ctx, sink, src, stage)
+	if closeErr := sink.Close(); err == nil {
+		err = closeErr
+	}
+	return sink.Summary(), err
+}
+
+// announce says what would be done.
+func (s *syncer) announce(list []*format.Snapshot, runs []run, kept int) error {
+	byID := make(map[format.ID]*format.Snapshot, len(list))
+	for _, snap := range list {
+		byID[snap.ID] = snap
+	}
+	count := 0
+	for _, r := range runs {
+		for _, id := range r.snapshots {
+			count++
+			snap := byID[id]
+			if s.app.JSON {
+				s.app.JSONEvent("snapshot", cli.SnapshotJSON(snap))
+				continue
+			}
+			if _, err := fmt.Fprintf(s.app.Stdout, "%s  %s  %s\n", id.Short(), cli.TimeText(snap.Time), cli.Printable(snap.Host)); err != nil {
+				return err
+			}
+		}
+	}
+	s.app.Sayf("would bring over %d snapshots, %d held already", count, kept)
+	return nil
+}
