@@ -88,7 +88,7 @@ func TestProgram(t *testing.T) {
 		{"empty", nil, nil, "", "bk-filter: stream record 0 at byte 0: cut: the stream is empty; did the program before this one fail?\n" + cutFix, 4},
 		{"refused", []string{"--larger-than", "1"}, smallStream(t, format.FeatureCopy), "",
 			"bk-filter: this filter cannot be applied to this stream: the stream has copy records (feature \"copy\"), and what they copy from may be dropped by its attributes or its content\n" +
-				"to fix: give the same filter options to bk-export, or export without that feature\n", 1},
+				"to fix: give the same filter options to bk-export, or export without that feature (bk-export --no-copy)\n", 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			stdout, stderr, code := runProgram(t, bytes.NewReader(tc.stdin), tc.args...)
