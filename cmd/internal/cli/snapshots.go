@@ -28,37 +28,37 @@ func (app *App) OpenSnapshots(ctx context.Context, f *RepoFlags, sel *SelectFlag
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshots{System: system}
-	var isRepo bool
-	if s.Repo, isRepo = system.(*repo.Repository); isRepo {
-		err = s.listRepo(ctx, app)
-	} else {
-		s.List, err = system.Snapshots(ctx)
-	}
+	s, damage, err := ListSnapshots(ctx, system)
 	if err != nil {
 		system.Close()
 		return nil, err
-	}
-	s.List = Select(s.List, selection)
-	return s, nil
-}
-
-// listRepo lists a bk repository, once for both kinds of records.
-func (s *Snapshots) listRepo(ctx context.Context, app *App) error {
-	list, damage, err := s.Repo.List(ctx)
-	if err != nil {
-		return err
 	}
 	for _, d := range damage {
 		app.Warnf("%s cannot be read: %v", d.Name, d.Err)
 		app.Lossy()
 	}
+	s.List = Select(s.List, selection)
+	return s, nil
+}
+
+// ListSnapshots lists a system. Of a bk repository, snapshots that cannot be
+// read are left out and returned as damage.
+func ListSnapshots(ctx context.Context, system format.System) (*Snapshots, []repo.Damage, error) {
+	s := &Snapshots{System: system}
+	var isRepo bool
+	if s.Repo, isRepo = system.(*repo.Repository); !isRepo {
+		var err error
+		s.List, err = system.Snapshots(ctx)
+		return s, nil, err
+	}
+	// Listed once for both kinds of records.
+	list, damage, err := s.Repo.List(ctx)
 	s.own = make(map[format.ID]*repo.Snapshot, len(list))
 	for _, snap := range list {
 		s.own[snap.ID] = snap
 		s.List = append(s.List, &snap.Meta)
 	}
-	return nil
+	return s, damage, err
 }
 
 // Resolve finds the snapshot that a name stands for.
