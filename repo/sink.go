@@ -70,8 +70,8 @@ type Sink struct {
 	pool    *pool
 	saver   *metaSaver
 	content *tree.ContentWriter
-	known   map[format.ID]*Snapshot // by own id and by imported id
-	sent    *idSet                  // chunks of this stream
+	known   map[format.ID]holding // by every id that a parent can be named by
+	sent    *idSet                // chunks of this stream
 	header  *format.Header
 
 	prevID   format.ID // id, in the stream, of the snapshot before
@@ -116,7 +116,7 @@ func (r *Repository) Import(ctx context.Context, opts ImportOptions) (*Sink, err
 	if err := r.keys.CheckWrite(); err != nil {
 		return nil, err
 	}
-	s := &Sink{r: r, ctx: ctx, opts: opts, known: make(map[format.ID]*Snapshot), sent: newIDSet()}
+	s := &Sink{r: r, ctx: ctx, opts: opts, known: make(map[format.ID]holding), sent: newIDSet()}
 	for _, snap := range snaps {
 		s.knows(snap)
 	}
@@ -133,10 +133,38 @@ func (r *Repository) Import(ctx context.Context, opts ImportOptions) (*Sink, err
 	return s, nil
 }
 
-// knows notes the ids under which a snapshot can be a parent.
+// holding is a snapshot of the repository and by what right it goes by an id.
+type holding struct {
+	*Snapshot
+	claim claim
+}
+
+// claim says how much there is to the id of a snapshot: its own cannot be given
+// to another, the others are what a stream said.
+type claim int
+
+const (
+	claimOwn claim = iota
+	claimImported
+	claimVia
+)
+
+// knows notes the ids under which a snapshot can be a parent. A weaker claim
+// never takes an id from a stronger one, or the maker of a stream could have the
+// differences to somebody else's snapshot applied to a listing of theirs; nor
+// does a later one from an earlier.
 func (s *Sink) knows(snap *Snapshot) {
 	for _, id := range snap.SameIDs() {
-		s.known[id] = snap
+		h := holding{snap, claimVia}
+		switch id {
+		case snap.ID:
+			h.claim = claimOwn
+		case snap.Imported:
+			h.claim = claimImported
+		}
+		if old, ok := s.known[id]; !ok || h.claim < old.claim {
+			s.known[id] = h
+		}
 	}
 }
 

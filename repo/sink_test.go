@@ -123,3 +123,22 @@ func TestBaseWithoutRoot(t *testing.T) {
 		t.Fatal("the sink hangs")
 	}
 }
+
+// TestForeignClaimsOnIDs has streams claim the id of a snapshot that is held: a
+// difference to that id still applies to that snapshot.
+func TestForeignClaimsOnIDs(t *testing.T) {
+	victim := &Snapshot{ID: format.ID{1}, Imported: format.ID{2}, Root: format.ID{0xa}}
+	via := []format.Via{{From: format.ID{1}, Stage: viaRepository + "00"}, {From: format.ID{2}, Stage: viaRepository + "00"}, {From: format.ID{3}, Stage: viaRepository + "00"}}
+	thief := &Snapshot{ID: format.ID{5}, Imported: format.ID{6}, Root: format.ID{0xb}, Meta: format.Snapshot{Via: via}}
+	for _, list := range [][]*Snapshot{{victim, thief}, {thief, victim}} {
+		s := &Sink{known: make(map[format.ID]holding)}
+		for _, snap := range list {
+			s.knows(snap)
+		}
+		for id, want := range map[format.ID]*Snapshot{{1}: victim, {2}: victim, {3}: thief, {5}: thief, {6}: thief} {
+			if s.known[id].Snapshot != want {
+				t.Errorf("the id %s leads to the snapshot with the id %s", id, s.known[id].ID)
+			}
+		}
+	}
+}
