@@ -33,17 +33,16 @@ type node struct {
 	hasContent          bool   // it is there and not null
 	err                 string // why it could not be read
 
-	scan  scanner
-	bytes []byte // a decoded value
+	scan scanner
 }
 
 // parse decodes the JSON of a node. Slices of n are used again.
 func (n *node) parse(b []byte) error {
 	user, group := n.user, n.group // mostly the same as those of the node before
-	*n = node{xattrs: n.xattrs[:0], content: n.content[:0], scan: n.scan, bytes: n.bytes}
+	*n = node{xattrs: n.xattrs[:0], content: n.content[:0], scan: n.scan}
 	s := &n.scan
 	s.reset(b)
-	raw := false // linktarget_raw was there
+	rawTarget, hasRaw := "", false
 	s.object(func(key []byte) {
 		switch string(key) {
 		case "type":
@@ -73,13 +72,10 @@ func (n *node) parse(b []byte) error {
 		case "links":
 			n.links = s.uint(math.MaxUint64)
 		case "linktarget":
-			if t := s.text(); !raw {
-				n.target = string(t)
-			}
+			n.target = string(s.text())
 		case "linktarget_raw":
-			if t := s.base64(n.bytes); t != nil {
-				n.target, n.bytes, raw = string(t), t, true
-			}
+			t := s.base64()
+			rawTarget, hasRaw = string(t), t != nil
 		case "extended_attributes":
 			n.xattrs = n.xattrs[:0]
 			s.array(n.xattr)
@@ -103,6 +99,9 @@ func (n *node) parse(b []byte) error {
 		}
 	})
 	s.end()
+	if hasRaw {
+		n.target = rawTarget
+	}
 	return s.err
 }
 
@@ -115,8 +114,7 @@ func (n *node) xattr() {
 		case "name":
 			x.Name = string(s.text())
 		case "value":
-			n.bytes = s.base64(n.bytes)
-			x.Value = string(n.bytes)
+			x.Value = string(s.base64())
 		default:
 			s.skip()
 		}
@@ -162,18 +160,15 @@ func (s *scanner) uint32(has *format.Has, bit format.Has) uint32 {
 	return uint32(s.uint(math.MaxUint32))
 }
 
-// base64 decodes a string into dst's storage; nil for a null.
-func (s *scanner) base64(dst []byte) []byte {
+// base64 decodes a string; nil for a null.
+func (s *scanner) base64() []byte {
 	if s.null() {
 		return nil
 	}
 	text := s.text()
-	out, err := base64.StdEncoding.AppendDecode(dst[:0], text)
+	out, err := base64.StdEncoding.AppendDecode(make([]byte, 0, len(text)/4*3+3), text)
 	if err != nil {
 		s.fail("%v", err)
-	}
-	if out == nil {
-		out = []byte{}
 	}
 	return out
 }
