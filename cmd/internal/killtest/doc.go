@@ -1,0 +1,4 @@
+// Package killtest kills the programs with SIGKILL at random moments, alone and
+// in pipes, and checks that nothing which was committed is lost and that running
+// the same again completes. It has tests alone: BK_KILLS sets how many kills.
+package killtest
