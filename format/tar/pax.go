@@ -21,6 +21,7 @@ const (
 	keyMtime    = "mtime"
 	keyAtime    = "atime"
 	keyCtime    = "ctime"
+	keyCharset  = "hdrcharset"
 
 	keyXattrPrefix        = "SCHILY.xattr."
 	keyXattrPrefixEncoded = "LIBARCHIVE.xattr."

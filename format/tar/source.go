@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sync/semaphore"
@@ -402,28 +400,4 @@ func (s *source) flushRefs() error {
 	err := s.emit(&s.refs)
 	s.refs.Chunks = s.refs.Chunks[:0]
 	return err
-}
-
-// lossCounter counts what is lost, by kind.
-type lossCounter map[string]*format.Loss
-
-func (c lossCounter) add(kind, path string) {
-	loss := c[kind]
-	if loss == nil {
-		loss = &format.Loss{Kind: kind}
-		c[kind] = loss
-	}
-	loss.Count++
-	if len(loss.Paths) < format.LossPathsMax {
-		loss.Paths = append(loss.Paths, path[:min(len(path), format.PathSizeMax)])
-	}
-}
-
-func (c lossCounter) sorted() []format.Loss {
-	var out []format.Loss
-	for _, loss := range c {
-		out = append(out, *loss)
-	}
-	slices.SortFunc(out, func(a, b format.Loss) int { return strings.Compare(a.Kind, b.Kind) })
-	return out
 }
