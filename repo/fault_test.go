@@ -266,13 +266,22 @@ func TestImportsAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	sums := make([]Imported, len(histories))
 	errs := make([]error, len(histories))
+	begun := make(chan struct{})
 	for i := range histories {
+		// All of them begin before the first commits: none sees another's.
+		sink, err := mustOpen(t, st).Import(context.Background(), ImportOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			sums[i], errs[i] = tryImport(t, st, histories[i])
+			<-begun
+			errs[i] = errors.Join(histories[i].write(t, sink), sink.Close())
+			sums[i] = sink.Summary()
 		}()
 	}
+	close(begun)
 	wg.Wait()
 	r := mustOpen(t, st)
 	for i, sum := range sums {
