@@ -214,20 +214,11 @@ func TestVectorsSession(t *testing.T) {
 	}
 }
 
-// forgetVector is the body of a forget object as spec/repository.md, 9 has it.
-type forgetVector struct {
-	Client     []byte   `msgpack:"client"`
-	Reason     []byte   `msgpack:"reason,omitempty"`
-	Repository []byte   `msgpack:"repository"`
-	Snapshots  [][]byte `msgpack:"snapshots"`
-	Time       []int64  `msgpack:"time"`
-}
-
 func TestVectorsForget(t *testing.T) {
 	r := vectorRepo(t, "forget", seal.SuiteXChaCha20Poly1305)
 	client, repository := r.keys.Client(), r.keys.Repository()
 	first, second := vectorID(7), vectorID(8)
-	body := mp.Encode(&forgetVector{
+	body := mp.Encode(&forgetBody{
 		Client: client[:], Reason: []byte("older than a year"), Repository: repository[:],
 		Snapshots: [][]byte{first[:], second[:]}, Time: []int64{vectorTime.Unix(), int64(vectorTime.Nanosecond())},
 	})
