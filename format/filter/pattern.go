@@ -215,22 +215,26 @@ func (p *Patterns) Match(path string, isDir bool) (drop, skipBelow bool) {
 	return f.drop(isDir), f.file && f.dir
 }
 
-// Picks reports whether the last rule that matches the object itself, and not
-// only a directory above it, is a keep: for programs that look for objects and
-// do not want all that lies below them.
+// Picks reports whether an object is kept because a rule matches it, and not
+// only a directory above it: for programs that look for objects and do not want
+// all that lies below them.
 func (p *Patterns) Picks(path string, isDir bool) bool {
-	if p.Empty() {
+	if p.Empty() || path == "" {
 		return false
 	}
 	if p.ignoreCase {
 		path = lower(path)
 	}
-	last := p.lastMatch(path, strings.LastIndexByte(path, '/')+1, noRule)
-	index := last.any
+	nameAt := strings.LastIndexByte(path, '/') + 1
+	last := p.lastMatch(path, nameAt, noRule)
+	own := last.any
 	if isDir {
-		index = last.dir
+		own = last.dir
 	}
-	return index != noRule && p.rules[index-1].Keep
+	if own == noRule || p.dropsBy(own) {
+		return false
+	}
+	return nameAt == 0 || !p.dropsBy(max(own, p.lastOnWay(path[:nameAt-1])))
 }
 
 func (p *Patterns) fate(path string) fate {

@@ -382,3 +382,50 @@ func BenchmarkPatterns(b *testing.B) {
 		})
 	}
 }
+
+func TestPicks(t *testing.T) {
+	keep := func(patterns ...string) (rules []Rule) {
+		for _, text := range patterns {
+			rest, drop := strings.CutPrefix(text, "!")
+			rules = append(rules, Rule{Pattern: rest, Keep: !drop})
+		}
+		return rules
+	}
+	for _, c := range []struct {
+		rules []Rule
+		path  string
+		isDir bool
+		want  bool
+	}{
+		{keep("a"), "a", false, true},
+		{keep("a"), "x/a", true, true},
+		{keep("a"), "a/b", false, false}, // kept, but not what was looked for
+		{keep("a"), "A", false, false},
+		{keep("a/"), "a", false, false},
+		{keep("a/"), "a", true, true},
+		{keep("/a/*.o"), "a/x.o", false, true},
+		{keep("/a/*.o"), "b/a/x.o", false, false},
+		{keep("*.o", "!build"), "build/x.o", false, false},
+		{keep("*.o", "!build"), "build", true, false},
+		{keep("*.o", "!build"), "src/x.o", false, true},
+		{keep("!build", "*.o"), "build/x.o", false, true},
+		{keep("!a"), "b", false, false},
+		{keep("*"), "", true, false},
+		{nil, "a", false, false},
+	} {
+		p, err := NewPatterns(c.rules, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Picks(c.path, c.isDir); got != c.want {
+			t.Errorf("%v, %q, dir %t: %t", c.rules, c.path, c.isDir, got)
+		}
+		if drop, _ := p.Match(c.path, c.isDir); c.want && drop {
+			t.Errorf("%v, %q, dir %t is picked and dropped", c.rules, c.path, c.isDir)
+		}
+	}
+	p, err := NewPatterns(keep("a"), true)
+	if err != nil || !p.Picks("x/A", false) {
+		t.Error("case counts", err)
+	}
+}

@@ -19,7 +19,7 @@ type Find struct {
 	cli.RepoFlags   `embed:""`
 	cli.SelectFlags `embed:""`
 
-	Patterns   []string `arg:"" sep:"none" name:"PATTERN" help:"What to look for, written as in gitignore: a name or *.jpg at any depth, /home/me/*.txt from the root, cache/ for directories only. ! before a pattern takes out what it matches."`
+	Patterns   []string `arg:"" sep:"none" name:"PATTERN" help:"What to look for, written as in gitignore: a name or *.jpg at any depth, /home/me/*.txt from the root, cache/ for directories only. ! before a pattern takes out what it matches, and what lies below; the last pattern that matches decides."`
 	IgnoreCase bool     `short:"i" help:"Let patterns match letters (ASCII) of either case."`
 
 	Type        []string `group:"What is found" placeholder:"TYPE" help:"Only objects of this type: file, dir, symlink, char, block, fifo or socket."`
