@@ -2,6 +2,7 @@ package repo
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -17,6 +18,7 @@ type forgetBody struct {
 	Client     []byte   `msgpack:"client"`
 	Reason     []byte   `msgpack:"reason,omitempty"`
 	Repository []byte   `msgpack:"repository"`
+	Slots      []byte   `msgpack:"slots"`
 	Snapshots  [][]byte `msgpack:"snapshots"`
 	Time       []int64  `msgpack:"time"`
 }
@@ -38,6 +40,8 @@ func (r *Repository) Forget(ctx context.Context, snaps []*Snapshot, reason strin
 	body := forgetBody{Client: client[:], Reason: []byte(reason), Repository: repository[:], Time: []int64{now.Unix(), int64(now.Nanosecond())}}
 	for _, s := range snaps {
 		body.Snapshots = append(body.Snapshots, s.ID[:])
+		body.Slots = append(append(body.Slots, s.Client[:]...), s.Session[:]...)
+		body.Slots = binary.BigEndian.AppendUint64(body.Slots, s.Number)
 	}
 	session, err := r.newSessionID(now)
 	if err != nil {

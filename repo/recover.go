@@ -65,16 +65,23 @@ func isLost(err error) bool { return errors.Is(err, ErrMissing) || errors.Is(err
 // they were listed, nil to list them. Index objects that are damaged are left
 // out: their packs are found by their own directories, if they are needed.
 func (r *Repository) refreshIndex(ctx context.Context, names [][32]byte) error {
+	_, err := r.refresh(ctx, r.index, names)
+	return err
+}
+
+// refresh is refreshIndex for a cache of the caller's. It returns the names of
+// the index objects that the cache covers.
+func (r *Repository) refresh(ctx context.Context, cache *index.Cache, names [][32]byte) ([][32]byte, error) {
 	for tries := 0; ; tries++ {
 		if names == nil {
 			var err error
 			if names, err = listIndexes(ctx, r.store); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		err := r.index.Refresh(ctx, names, r.fetchIndexIfWhole)
+		err := cache.Refresh(ctx, names, r.fetchIndexIfWhole)
 		if !errors.Is(err, store.ErrNotFound) || tries == 4 {
-			return err
+			return names, err
 		}
 		names = nil // another index stands in for it by now
 	}

@@ -54,7 +54,9 @@ type Repository struct {
 	own   *keyring.Group
 	label *seal.Labeler
 	index *index.Cache
-	opts  Options
+	// indexDir is where the index is cached; empty for a temporary directory.
+	indexDir string
+	opts     Options
 
 	openers  openers
 	meta     metaCache
@@ -117,6 +119,7 @@ func open(ctx context.Context, st store.Store, keys *keyring.Keyring, names [][3
 	if dir != "" {
 		dir = filepath.Join(dir, keys.Repository().String(), r.own.ID.String())
 	}
+	r.indexDir = dir
 	var err error
 	if r.index, err = index.Open(dir); err != nil {
 		return nil, fmt.Errorf("open the repository %s: %w", st, err)

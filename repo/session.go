@@ -29,6 +29,17 @@ type session struct {
 	heads    map[seal.ClientID]headSeen
 	data     *packer
 	metas    *packer
+
+	byRoot       map[format.ID][]listedSnapshot // snapshots known at the beginning
+	proven       map[format.ID]bool             // roots of which nothing is condemned
+	plansVersion int                            // of the plans that the session has taken note of
+	wary         bool                           // a plan came after the session began
+}
+
+// listedSnapshot is a snapshot that a session may take a listing from.
+type listedSnapshot struct {
+	id     format.ID
+	object string
 }
 
 type headSeen struct {
@@ -48,31 +59,54 @@ type sessionBody struct {
 
 // beginSession announces a writer. known are the snapshots it saw.
 func (r *Repository) beginSession(ctx context.Context, known []*Snapshot) (*session, error) {
-	s := &session{r: r, heads: make(map[seal.ClientID]headSeen)}
-	now := r.opts.Now()
-	var err error
-	if s.id, err = r.newSessionID(now); err != nil {
-		return nil, err
+	s := &session{
+		r: r, heads: make(map[seal.ClientID]headSeen),
+		byRoot: make(map[format.ID][]listedSnapshot), proven: make(map[format.ID]bool),
 	}
 	for _, snap := range known {
 		s.saw(snap)
+		s.byRoot[snap.Root] = append(s.byRoot[snap.Root], listedSnapshot{snap.ID, snap.objectName()})
+	}
+	s.data = newPacker(ctx, r, seal.ChunkData, nil)
+	s.metas = newPacker(ctx, r, seal.ChunkMeta, r.meta.unpin)
+	if err := s.announce(ctx); err != nil {
+		if s.id != (seal.SessionID{}) {
+			err = errors.Join(err, s.end())
+		}
+		return nil, fmt.Errorf("begin to write: %w", err)
+	}
+	return s, nil
+}
+
+// announce creates the session's object, under a new name, and takes note of
+// what garbage collection has done or means to do. The order matters: from the
+// first step on collection waits for this session, so what the next two say
+// stays true until the plans are read again.
+func (s *session) announce(ctx context.Context) error {
+	r, now := s.r, s.r.opts.Now()
+	id, err := r.newSessionID(now)
+	if err != nil {
+		return err
 	}
 	client := r.keys.Client()
 	body := mp.Encode(&sessionBody{
 		Begun: []int64{now.Unix(), int64(now.Nanosecond())}, Client: client[:], Host: []byte(r.opts.Host),
-		Pid: os.Getpid(), Program: r.opts.Program, Session: s.id[:],
+		Pid: os.Getpid(), Program: r.opts.Program, Session: id[:],
 	})
+	s.id, s.next = id, 0
 	if err := r.createObject(ctx, s.name(), seal.KindSession, body); err != nil {
-		return nil, fmt.Errorf("begin to write: %w", err)
+		return err
+	}
+	if _, s.plansVersion, err = r.readPlans(ctx); err != nil {
+		return err
+	}
+	if err := r.refreshIndex(ctx, nil); err != nil {
+		return fmt.Errorf("read the index of %s: %w", r.store, err)
 	}
 	if r.recovery.indexDamaged.Load() {
-		if _, err := r.adoptUnlisted(ctx); err != nil {
-			return nil, err
-		}
+		_, err = r.adoptUnlisted(ctx)
 	}
-	s.data = newPacker(ctx, r, seal.ChunkData, nil)
-	s.metas = newPacker(ctx, r, seal.ChunkMeta, r.meta.unpin)
-	return s, nil
+	return err
 }
 
 // newSessionID draws the name of a session that begins now.
@@ -115,52 +149,23 @@ func (s *session) flush(ctx context.Context) error {
 // writeIndex lists the packs that no index lists.
 func (s *session) writeIndex(ctx context.Context) error {
 	return s.r.index.Flush(func(packs []pack.Listed) ([32]byte, error) {
-		body := pack.AppendIndex(nil, nil, packs)
-		_, secret := s.r.own.CurrentEpoch()
-		stored, err := seal.SealObject(secret, s.r.header(seal.KindIndex), body, s.r.opts.Rand)
-		if err != nil {
-			return [32]byte{}, fmt.Errorf("seal an index: %w", err)
-		}
-		sum := [32]byte(format.SumID(stored))
-		name := seal.Name{Kind: seal.KindIndex, Sum: sum}.String()
-		if err := s.r.store.Create(ctx, name, stored); err != nil {
-			return sum, fmt.Errorf("store an index: %w", err)
-		}
-		return sum, nil
+		return s.r.createIndex(ctx, nil, packs)
 	})
 }
 
-// commit makes a snapshot visible. Everything it refers to is flushed first.
-func (s *session) commit(ctx context.Context, snap *Snapshot) error {
-	if err := s.flush(ctx); err != nil {
-		return err
-	}
-	snap.Client, snap.Session, snap.Number = s.r.keys.Client(), s.id, s.next
-	snap.Sequence = s.sequence + 1
-	for _, h := range s.heads {
-		snap.Heads = append(snap.Heads, h.ids...)
-	}
-	sortIDs(snap.Heads)
-	salt := make([]byte, 32)
-	if _, err := io.ReadFull(s.r.opts.Rand, salt); err != nil {
-		return fmt.Errorf("draw a snapshot's salt: %w", err)
-	}
-	body, err := s.r.encodeSnapshot(snap, salt)
+// createIndex stores an index object, which stands in for others.
+func (r *Repository) createIndex(ctx context.Context, superseded [][32]byte, packs []pack.Listed) ([32]byte, error) {
+	_, secret := r.own.CurrentEpoch()
+	stored, err := seal.SealObject(secret, r.header(seal.KindIndex), pack.AppendIndex(nil, superseded, packs), r.opts.Rand)
 	if err != nil {
-		return err
+		return [32]byte{}, fmt.Errorf("seal an index: %w", err)
 	}
-	snap.ID = format.SumID(body)
-	snap.Meta.ID = snap.ID
-	err = s.r.createObject(ctx, snap.objectName(), seal.KindSnapshot, s.r.keys.SignSnapshot(body))
-	if errors.Is(err, store.ErrExists) {
-		return fmt.Errorf("commit a snapshot: %w", ErrFenced)
+	sum := [32]byte(format.SumID(stored))
+	name := seal.Name{Kind: seal.KindIndex, Sum: sum}.String()
+	if err := r.store.Create(ctx, name, stored); err != nil {
+		return sum, fmt.Errorf("store an index: %w", err)
 	}
-	if err != nil {
-		return fmt.Errorf("commit a snapshot: %w", err)
-	}
-	s.next++
-	s.saw(snap)
-	return nil
+	return sum, nil
 }
 
 // end says that nothing more will be written. What is not committed stays

@@ -385,7 +385,7 @@ func (s *Sink) refs(rec *format.Refs) error {
 	for _, ref := range rec.Chunks {
 		size, ok := s.sent.get(ref.ID)
 		if !ok && s.opts.Held {
-			hit, found, err := s.r.index.Find(s.r.label.LabelOf(seal.ChunkData, ref.ID))
+			hit, found, err := s.r.index.FindLive(s.r.label.LabelOf(seal.ChunkData, ref.ID))
 			if err != nil {
 				return err
 			}
@@ -455,7 +455,7 @@ func (s *Sink) commit(rec *format.Commit) error {
 			return err
 		}
 	}
-	if err := s.session.commit(s.ctx, snap); err != nil {
+	if err := s.session.commitOn(s.ctx, snap, cur.base); err != nil {
 		return err
 	}
 	s.knows(snap)

@@ -235,6 +235,11 @@ func (r *Run) bucket(label seal.Label) (lo, hi uint64) {
 
 // Find calls fn with each place where the chunk lies, until it returns false.
 func (r *Run) Find(label seal.Label, fn func(Location) bool) error {
+	return r.find(label, func(_ uint64, loc Location) bool { return fn(loc) })
+}
+
+// find is Find with the number of each record.
+func (r *Run) find(label seal.Label, fn func(number uint64, loc Location) bool) error {
 	lo, hi := r.bucket(label)
 	if lo >= hi {
 		return nil
@@ -260,7 +265,7 @@ func (r *Run) Find(label seal.Label, fn func(Location) bool) error {
 		if int(loc.Pack) >= r.Packs() {
 			return fmt.Errorf("%s: record of a pack it does not list: %w", r.path, ErrDamaged)
 		}
-		if !fn(loc) {
+		if !fn(lo, loc) {
 			return nil
 		}
 	}

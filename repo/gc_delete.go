@@ -1,0 +1,254 @@
+package repo
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/bk-backup/bk/repo/pack"
+	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/store"
+)
+
+const (
+	// goneMax is how long it is remembered that a pack was deleted. A writer
+	// that slept through its deletion could list it in an index once more.
+	goneMax = 400 * 24 * time.Hour
+	// indexEntriesMax is how many chunks one index lists, where several are
+	// joined: 58 MB.
+	indexEntriesMax = 2 << 20
+	// indexSmall is the size of an index body below which it is joined with
+	// others, if there are more than indexesMax indexes.
+	indexSmall = 1 << 20
+	indexesMax = 32
+	// deletesAtOnce is how many objects are deleted at a time.
+	deletesAtOnce = 8
+	// planTriesMax is how often the next number of a plan is tried.
+	planTriesMax = 8
+)
+
+// carryOut deletes the packs of the plans whose time has come, but for those
+// that are needed again. First no index lists them, then they go, then it is
+// written down that they went, then the plans go.
+func (c *collector) carryOut() error {
+	var due []*plan
+	doomed := make(map[[32]byte]bool)
+	for _, p := range c.plans {
+		if !p.active() {
+			continue
+		}
+		if !c.due(p) {
+			c.wait(p)
+			continue
+		}
+		due = append(due, p)
+		for _, name := range p.packs {
+			st := c.packs[name]
+			switch {
+			case st == nil: // deleted already
+				doomed[name] = true
+			case st.liveCount > 0 || st.foreign:
+				c.sum.Spared.add(st.size)
+			default:
+				doomed[name] = true
+				if st.stored {
+					c.sum.Deleted.add(st.size)
+				}
+			}
+		}
+	}
+	if len(due) == 0 || c.opts.DryRun {
+		return nil
+	}
+	if err := c.rewriteIndexes(doomed); err != nil {
+		return err
+	}
+	if err := c.deletePacks(doomed); err != nil {
+		return err
+	}
+	for name := range doomed {
+		delete(c.packs, name)
+	}
+	return c.endPlans(due, doomed)
+}
+
+// wait sums up a plan whose time has not come.
+func (c *collector) wait(p *plan) {
+	for _, name := range p.packs {
+		if st := c.packs[name]; st != nil {
+			c.sum.Waiting.add(st.size)
+		}
+	}
+	if at := p.created.Add(c.opts.Grace); c.sum.NextDue.IsZero() || at.Before(c.sum.NextDue) {
+		c.sum.NextDue = at
+	}
+}
+
+// rewriteIndexes replaces the indexes that list packs which are to go, or have
+// gone, by ones that list the others. Many small ones become one.
+func (c *collector) rewriteIndexes(doomed map[[32]byte]bool) error {
+	w := indexRewriter{c: c, doomed: doomed, listed: make(map[[32]byte]bool)}
+	for i, name := range c.indexes {
+		c.progress("write indexes anew", i, len(c.indexes))
+		object := seal.Name{Kind: seal.KindIndex, Sum: name}.String()
+		body, err := c.r.getObject(c.ctx, object, seal.KindIndex)
+		switch {
+		case errors.Is(err, store.ErrNotFound), errors.Is(err, errOtherGroup):
+			continue // another collection was faster, or it is none of ours
+		case errors.Is(err, seal.ErrDamaged):
+			// What it listed is listed again by now. The object is left for
+			// whoever wants to see what happened to it.
+			continue
+		case err != nil:
+			return err
+		}
+		old := len(c.indexes) > indexesMax && len(body) < indexSmall
+		err = pack.ParseIndex(body, func(info pack.Info, _ []pack.Entry) error {
+			old = old || w.dropped(info.Name)
+			return nil
+		})
+		if err == nil && old {
+			err = w.replace(name, body)
+		}
+		if err != nil {
+			return fmt.Errorf("index %x: %w", name[:8], err)
+		}
+	}
+	return w.finish()
+}
+
+// indexRewriter gathers the packs that stay.
+type indexRewriter struct {
+	c       *collector
+	doomed  map[[32]byte]bool
+	listed  map[[32]byte]bool // in a new index
+	packs   []pack.Listed
+	entries int
+	old     [][32]byte // indexes all of whose packs that stay have been gathered
+	done    [][32]byte // of these, those that a new index says it stands in for
+}
+
+// dropped reports whether a pack is to go, or has gone.
+func (w *indexRewriter) dropped(name [32]byte) bool {
+	st := w.c.packs[name]
+	return w.doomed[name] || st != nil && st.gone && st.liveCount == 0
+}
+
+// replace takes over what stays of an index.
+func (w *indexRewriter) replace(name [32]byte, body []byte) error {
+	err := pack.ParseIndex(body, func(info pack.Info, entries []pack.Entry) error {
+		if !w.dropped(info.Name) && !w.listed[info.Name] {
+			w.listed[info.Name] = true
+			w.packs = append(w.packs, pack.Listed{Info: info, Entries: slices.Clone(entries)})
+			w.entries += len(entries)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w.old = append(w.old, name)
+	if w.entries >= indexEntriesMax {
+		return w.write()
+	}
+	return nil
+}
+
+func (w *indexRewriter) write() error {
+	if len(w.packs) > 0 {
+		if _, err := w.c.r.createIndex(w.c.ctx, w.old, w.packs); err != nil {
+			return err
+		}
+	}
+	w.done = append(w.done, w.old...)
+	w.packs, w.entries, w.old = nil, 0, nil
+	return nil
+}
+
+// finish deletes the old indexes when the new ones are there.
+func (w *indexRewriter) finish() error {
+	if err := w.write(); err != nil {
+		return err
+	}
+	for _, name := range w.done {
+		object := seal.Name{Kind: seal.KindIndex, Sum: name}.String()
+		if err := w.c.r.store.Delete(w.c.ctx, object); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *collector) deletePacks(doomed map[[32]byte]bool) error {
+	g, ctx := errgroup.WithContext(c.ctx)
+	g.SetLimit(deletesAtOnce)
+	n := 0
+	for name := range doomed {
+		if st := c.packs[name]; st == nil || !st.stored {
+			continue
+		}
+		c.progress("delete packs", n, len(doomed))
+		n++
+		g.Go(func() error {
+			object := seal.Name{Kind: seal.KindDataPack, Sum: name}.String()
+			if err := c.r.store.Delete(ctx, object); err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// endPlans writes down what was deleted, in an object that takes the next number
+// and the place of all those that wait for nothing more.
+func (c *collector) endPlans(due []*plan, doomed map[[32]byte]bool) error {
+	ended := make(map[uint64]bool)
+	for _, p := range due {
+		ended[p.number] = true
+	}
+	deleted := goneGroup{second: c.now.Unix()}
+	for name := range doomed {
+		deleted.packs = append(deleted.packs, name)
+	}
+	for tries := 1; ; tries++ {
+		plans, _, err := c.r.readPlans(c.ctx)
+		if err != nil {
+			return err
+		}
+		next := &plan{}
+		if len(deleted.packs) > 0 {
+			next.gone = []goneGroup{deleted}
+		}
+		var old []*plan
+		for _, p := range plans {
+			next.number = p.number + 1
+			if p.active() && !ended[p.number] {
+				continue
+			}
+			old = append(old, p)
+			for _, g := range p.gone {
+				if c.now.Sub(time.Unix(g.second, 0)) < goneMax {
+					next.gone = append(next.gone, g)
+				}
+			}
+		}
+		err = c.r.createPlan(c.ctx, next)
+		if errors.Is(err, store.ErrExists) && tries < planTriesMax {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("write down what was deleted: %w", err)
+		}
+		for _, p := range old {
+			if err := c.r.store.Delete(c.ctx, planName(p.number)); err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+		}
+		c.plans, _, err = c.r.readPlans(c.ctx)
+		return err
+	}
+}

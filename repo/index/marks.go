@@ -1,0 +1,109 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	"github.com/bk-backup/bk/repo/pack"
+	"github.com/bk-backup/bk/repo/seal"
+)
+
+// Adopt adds packs that no index object lists, as a run that is not kept. The
+// cache must not be refreshed or written to afterwards.
+func (c *Cache) Adopt(packs []pack.Listed) error {
+	if len(packs) == 0 {
+		return nil
+	}
+	var b batch
+	for _, p := range packs {
+		b.addPack(p.Info, p.Entries)
+	}
+	run, err := b.write(c.dir)
+	if err != nil {
+		return err
+	}
+	os.Remove(run.path) // the mapping stays
+	c.mu.Lock()
+	c.runs = append(c.runs, run)
+	c.mu.Unlock()
+	return nil
+}
+
+// Marks is a bit for each record of a cache: the places of chunks that are
+// needed. It takes an eighth of a byte for each record and 4 bytes for each
+// pack. The cache must not be refreshed or written to while it is in use. It is
+// safe for concurrent use.
+type Marks struct {
+	runs []markedRun
+}
+
+type markedRun struct {
+	run   *Run
+	ranks []int32 // of each pack
+	bits  []atomic.Uint64
+}
+
+// NewMarks returns marks of which none is set. rank says how much a pack is
+// liked: of several places of a chunk the one of the lowest rank is marked.
+func (c *Cache) NewMarks(rank func(pack.Info) int32) *Marks {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	m := &Marks{runs: make([]markedRun, len(c.runs))}
+	for i, r := range c.runs {
+		mr := markedRun{run: r, ranks: make([]int32, r.Packs()), bits: make([]atomic.Uint64, (r.count+63)/64)}
+		for n := range mr.ranks {
+			mr.ranks[n] = rank(r.Pack(uint32(n)))
+		}
+		m.runs[i] = mr
+	}
+	return m
+}
+
+// Mark marks the best place of a chunk. fresh says that it was not marked, and
+// found that there is a place at all.
+func (m *Marks) Mark(label seal.Label) (fresh, found bool, err error) {
+	best, at, bestRank := -1, uint64(0), int32(0)
+	for i := range m.runs {
+		mr := &m.runs[i]
+		err := mr.run.find(label, func(n uint64, loc Location) bool {
+			if rank := mr.ranks[loc.Pack]; best < 0 || rank < bestRank {
+				best, at, bestRank = i, n, rank
+			}
+			return true
+		})
+		if errors.Is(err, ErrDamaged) {
+			os.Remove(mr.run.path)
+		}
+		if err != nil {
+			return false, false, err
+		}
+	}
+	if best < 0 {
+		return false, false, nil
+	}
+	word, bit := &m.runs[best].bits[at/64], uint64(1)<<(at%64)
+	return word.Or(bit)&bit == 0, true, nil
+}
+
+// Each calls fn with every record, the number of the run that it is in, and
+// whether it is marked. A run has a record once; several runs may have the same.
+func (m *Marks) Each(fn func(run int, label seal.Label, hit Hit, marked bool) error) error {
+	for i := range m.runs {
+		mr := &m.runs[i]
+		n := uint64(0)
+		err := mr.run.All(func(label seal.Label, loc Location) error {
+			if int(loc.Pack) >= len(mr.ranks) {
+				return fmt.Errorf("%s: %w", mr.run.path, ErrDamaged)
+			}
+			marked := mr.bits[n/64].Load()&(1<<(n%64)) != 0
+			n++
+			return fn(i, label, Hit{mr.run.Pack(loc.Pack), loc}, marked)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
