@@ -13,7 +13,7 @@ import (
 // that cannot be read makes it false: the chunk is then sent, and what is wrong
 // with the index shows where the chunk is to be stored.
 func (r *Repository) HasChunk(id format.ID, size uint32) bool {
-	hit, found, err := r.index.Find(r.label.LabelOf(seal.ChunkData, id))
+	hit, found, err := r.index.FindLive(r.label.LabelOf(seal.ChunkData, id))
 	return err == nil && found && hit.RawSize == size
 }
 

@@ -245,7 +245,7 @@ func expandStream(t testing.TB, stream io.Reader, base map[string]string) (out [
 
 func describe(e *format.Entry) string {
 	c := e.Clone()
-	c.Path, c.Size, c.Has = "", 0, c.Has&^format.HasSize
+	c.Path, c.Size, c.Has, c.Chunker = "", 0, c.Has&^format.HasSize, ""
 	return fmt.Sprintf("%x", c.AppendBody(nil, false))
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/chunker"
 	"github.com/bk-backup/bk/repo/pack"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/tree"
@@ -23,6 +25,11 @@ type ImportOptions struct {
 	// Held accepts refs to chunks that the repository holds already, and not
 	// only to those of the stream (the feature held).
 	Held bool
+	// ChunkerFor, if set, has all content cut anew, whatever its cuts are: it
+	// returns who cuts the file at a path, whose size as its entry says it is
+	// given, and the name of that splitter. Splitters returns splitters. What a
+	// difference does not mention stays as the parent has it.
+	ChunkerFor func(path string, size uint64) (splitter func() chunker.Splitter, name string)
 	// Known, if set, are the repository's snapshots as List returned them.
 	Known      []*Snapshot
 	OnProgress func(format.Progress)
@@ -41,7 +48,10 @@ type Imported struct {
 	PayloadBytes uint64      // their payloads, after compression
 	StoredBytes  int64       // packs written, data and meta
 	Packs        int
-	Losses       []format.Loss
+	// Where content was cut anew:
+	BytesCut      uint64 // plain bytes that came out of the splitter
+	BytesReadBack uint64 // plain bytes of chunks that had to be read here again
+	Losses        []format.Loss
 }
 
 // Add adds up what two imports did.
@@ -56,6 +66,8 @@ func (i *Imported) Add(other Imported) {
 	i.PayloadBytes += other.PayloadBytes
 	i.StoredBytes += other.StoredBytes
 	i.Packs += other.Packs
+	i.BytesCut += other.BytesCut
+	i.BytesReadBack += other.BytesReadBack
 	i.Losses = append(i.Losses, other.Losses...)
 }
 
@@ -70,6 +82,7 @@ type Sink struct {
 	pool    *pool
 	saver   *metaSaver
 	content *tree.ContentWriter
+	anew    *rechunker            // nil: cuts are kept
 	known   map[format.ID]holding // by every id that a parent can be named by
 	sent    *idSet                // chunks of this stream
 	header  *format.Header
@@ -130,6 +143,9 @@ func (r *Repository) Import(ctx context.Context, opts ImportOptions) (*Sink, err
 	s.pool = newPool(ctx, r.workers())
 	s.saver = &metaSaver{metaReader{r}, s}
 	s.content = tree.NewContentWriter(ctx, s.saver)
+	if opts.ChunkerFor != nil {
+		s.anew = newRechunker(s)
+	}
 	return s, nil
 }
 
@@ -168,7 +184,8 @@ func (s *Sink) knows(snap *Snapshot) {
 	}
 }
 
-// Summary returns what was done so far.
+// Summary returns what was done so far, to be called behind Write of the end, or
+// Close.
 func (s *Sink) Summary() Imported {
 	sum := s.sum
 	s.newData.addTo(&sum)
@@ -182,11 +199,17 @@ func (s *Sink) Summary() Imported {
 
 // Write implements format.Sink.
 func (s *Sink) Write(rec format.Record) error {
-	if s.err == nil {
+	switch {
+	case s.err != nil:
+	case s.anew != nil:
+		s.err = s.anew.put(rec)
+	default:
 		s.err = s.write(rec)
 	}
 	return s.err
 }
+
+// write takes one record whose content is cut as it is to stay.
 
 func (s *Sink) write(rec format.Record) error {
 	switch rec := rec.(type) {
@@ -215,10 +238,10 @@ func (s *Sink) write(rec format.Record) error {
 	case *format.CopyRange:
 		return s.copyRange(rec)
 	case *format.Hole:
-		s.cur.size += rec.Size
-		return s.content.Hole(rec.Size)
+		return s.hole(rec.Size)
 	case *format.EOF:
-		return s.eof(rec)
+		_, err := s.eof(rec)
+		return err
 	case *format.Remove:
 		return s.cur.edits.put(edit{path: rec.Path})
 	case *format.Commit:
@@ -303,20 +326,52 @@ func (s *Sink) entry(rec *format.Entry) error {
 		return s.cur.edits.put(edit{path: rec.Path, entry: rec.Clone()})
 	}
 	s.cur.entry = rec.Clone()
+	if s.keepsForeignCuts() && !strings.HasPrefix(rec.Chunker, string(chunker.Fixed)) {
+		s.cur.entry.Chunker = ""
+	}
 	s.cur.size = 0
 	s.content.Reset()
 	return nil
 }
 
+// keepsForeignCuts reports whether content is stored as somebody else cut it. The
+// name of a splitter in a listing means one with the secret of the group that the
+// listing belongs to, so names of splitters that have secrets are then left out
+// (spec/repository.md, section 7).
+func (s *Sink) keepsForeignCuts() bool {
+	return s.opts.ChunkerFor == nil && !s.opts.Backup && !s.opts.Held
+}
+
 func (s *Sink) data(rec *format.Data) error {
+	s.came(rec)
+	return s.chunk(rec)
+}
+
+// came counts a chunk that came in the stream.
+func (s *Sink) came(rec *format.Data) {
 	s.sum.DataChunks++
 	s.progress.Bytes += uint64(rec.Size)
 	s.sent.add(rec.ID, rec.Size)
+}
+
+// chunk appends a chunk to the content that is arriving, and stores it.
+func (s *Sink) chunk(rec *format.Data) error {
 	if err := s.store(rec); err != nil {
 		return err
 	}
-	s.cur.size += uint64(rec.Size)
-	return s.content.Chunk(rec.ID, uint64(rec.Size))
+	return s.named(rec.ID, uint64(rec.Size))
+}
+
+// named appends a chunk that is stored to the content that is arriving.
+func (s *Sink) named(id format.ID, size uint64) error {
+	s.cur.size += size
+	return s.content.Chunk(id, size)
+}
+
+// hole appends a hole to the content that is arriving.
+func (s *Sink) hole(size uint64) error {
+	s.cur.size += size
+	return s.content.Hole(size)
 }
 
 // store gives a chunk to the workers, who check it and keep it if it is new.
@@ -383,26 +438,33 @@ func (s *Sink) keep(d *format.Data) error {
 // that the repository holds.
 func (s *Sink) refs(rec *format.Refs) error {
 	for _, ref := range rec.Chunks {
-		size, ok := s.sent.get(ref.ID)
-		if !ok && s.opts.Held {
-			hit, found, err := s.r.index.FindLive(s.r.label.LabelOf(seal.ChunkData, ref.ID))
-			if err != nil {
-				return err
-			}
-			size, ok = hit.RawSize, found
+		if err := s.checkRef(ref); err != nil {
+			return err
 		}
-		if !ok {
-			return s.streamError(format.ClassReference, "refs name chunk %s, which did not come before in this stream", ref.ID)
-		}
-		if size != ref.Size {
-			return s.streamError(format.ClassReference, "refs give chunk %s %d bytes, it has %d", ref.ID, ref.Size, size)
-		}
-		s.cur.size += uint64(size)
-		s.progress.Bytes += uint64(size)
-		if err := s.content.Chunk(ref.ID, uint64(size)); err != nil {
+		if err := s.named(ref.ID, uint64(ref.Size)); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// checkRef fails unless a chunk may be referred to.
+func (s *Sink) checkRef(ref format.ChunkRef) error {
+	size, ok := s.sent.get(ref.ID)
+	if !ok && s.opts.Held {
+		hit, found, err := s.r.index.FindLive(s.r.label.LabelOf(seal.ChunkData, ref.ID))
+		if err != nil {
+			return err
+		}
+		size, ok = hit.RawSize, found
+	}
+	if !ok {
+		return s.streamError(format.ClassReference, "refs name chunk %s, which did not come before in this stream", ref.ID)
+	}
+	if size != ref.Size {
+		return s.streamError(format.ClassReference, "refs give chunk %s %d bytes, it has %d", ref.ID, ref.Size, size)
+	}
+	s.progress.Bytes += uint64(size)
 	return nil
 }
 
@@ -414,14 +476,15 @@ func (s *Sink) streamError(class format.Class, text string, args ...any) error {
 	return e
 }
 
-func (s *Sink) eof(rec *format.EOF) error {
+// eof ends the content that is arriving, and returns it.
+func (s *Sink) eof(rec *format.EOF) (tree.Content, error) {
 	cur := s.cur
 	if cur.size != rec.Size {
-		return s.streamError(format.ClassCount, "eof says %d bytes, %d came", rec.Size, cur.size)
+		return tree.Content{}, s.streamError(format.ClassCount, "eof says %d bytes, %d came", rec.Size, cur.size)
 	}
 	content, err := s.content.Finish()
 	if err != nil {
-		return err
+		return content, err
 	}
 	s.sum.Bytes += rec.Size
 	cur.entry.Size, cur.entry.Has = rec.Size, cur.entry.Has|format.HasSize
@@ -430,7 +493,7 @@ func (s *Sink) eof(rec *format.EOF) error {
 		done.eof = rec.AppendBody(nil)
 	}
 	cur.entry = nil
-	return cur.edits.put(done)
+	return content, cur.edits.put(done)
 }
 
 // commit makes the snapshot visible, unless the repository holds it already.
@@ -499,6 +562,9 @@ func (s *Sink) Close() error {
 		return nil
 	}
 	s.closed = true
+	if s.anew != nil {
+		s.err = errors.Join(s.err, s.anew.close())
+	}
 	if s.cur != nil {
 		s.cur.edits.abandon()
 	}

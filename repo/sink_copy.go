@@ -15,26 +15,34 @@ import (
 // is arriving. Chunks that lie in the run whole are named again; of those at its
 // ends the part that is asked for is read and becomes a chunk of its own.
 func (s *Sink) copyRange(rec *format.CopyRange) error {
+	item, err := s.copySource(rec)
+	if err != nil {
+		return err
+	}
+	return s.copyPieces(item, rec.Offset, rec.Offset+rec.Size)
+}
+
+// copySource finds the file that a run is taken from, and checks that it has it.
+func (s *Sink) copySource(rec *format.CopyRange) (*tree.Item, error) {
 	from := s.cur.entry.Path
 	if rec.HasFrom {
 		from = rec.From
 	}
 	if s.cur.base.IsZero() {
-		return s.streamError(format.ClassReference, "copy in a snapshot that has no parent")
+		return nil, s.streamError(format.ClassReference, "copy in a snapshot that has no parent")
 	}
 	item, err := tree.Get(s.ctx, tree.Listing{Chunks: s.saver, Root: s.cur.base}, from)
 	if err != nil {
-		return fmt.Errorf("copy from the parent's version of %q: %w", from, err)
+		return nil, fmt.Errorf("copy from the parent's version of %q: %w", from, err)
 	}
 	if item == nil {
-		return s.streamError(format.ClassReference, "copy from %q, which the parent does not have", from)
+		return nil, s.streamError(format.ClassReference, "copy from %q, which the parent does not have", from)
 	}
 	if rec.Offset > item.Size() || rec.Size > item.Size()-rec.Offset {
-		return s.streamError(format.ClassReference, "copy of %d bytes from byte %d of %q, which has %d in the parent", rec.Size, rec.Offset, from, item.Size())
+		return nil, s.streamError(format.ClassReference, "copy of %d bytes from byte %d of %q, which has %d in the parent", rec.Size, rec.Offset, from, item.Size())
 	}
 	s.progress.Bytes += rec.Size
-	s.cur.size += rec.Size
-	return s.copyPieces(item, rec.Offset, rec.Offset+rec.Size)
+	return item, nil
 }
 
 func (s *Sink) copyPieces(item *tree.Item, lo, hi uint64) error {
@@ -53,9 +61,9 @@ func (s *Sink) copyPieces(item *tree.Item, lo, hi uint64) error {
 		begin, end := max(lo, offset), min(hi, offset+p.Size)
 		switch {
 		case p.IsHole():
-			err = s.content.Hole(end - begin)
+			err = s.hole(end - begin)
 		case begin == offset && end == offset+p.Size:
-			err = s.content.Chunk(p.ID, p.Size)
+			err = s.named(p.ID, p.Size)
 		default:
 			err = s.copyPart(p, begin-offset, end-offset)
 		}
@@ -78,29 +86,37 @@ func (s *Sink) copyPart(p tree.Piece, lo, hi uint64) error {
 		return err
 	}
 	d := format.Data{ID: format.SumID(part), Size: uint32(len(part)), Codec: format.CodecNone, Payload: part, Checked: true}
-	if err := s.store(&d); err != nil {
-		return err
-	}
-	return s.content.Chunk(d.ID, uint64(d.Size))
+	return s.chunk(&d)
 }
 
 // readBack reads a chunk that the repository holds, or that this session has
 // stored and not flushed.
 func (s *Sink) readBack(p tree.Piece, use func(plain []byte)) error {
-	if _, found, err := s.r.index.Find(s.r.label.LabelOf(seal.ChunkData, p.ID)); err != nil {
-		return err
-	} else if !found {
+	return s.readBackAll([]format.ChunkRef{{ID: p.ID, Size: uint32(p.Size)}}, func(_ int, plain []byte) { use(plain) })
+}
+
+// readBackAll is readBack of several chunks, which come in any order and from
+// several goroutines; number is the place in refs.
+func (s *Sink) readBackAll(refs []format.ChunkRef, use func(number int, plain []byte)) error {
+	for _, ref := range refs {
+		_, found, err := s.r.index.Find(s.r.label.LabelOf(seal.ChunkData, ref.ID))
+		if err != nil {
+			return err
+		}
+		if found {
+			continue
+		}
 		if err := s.pool.wait(); err != nil {
 			return err
 		}
 		if err := s.session.data.flush(); err != nil {
 			return err
 		}
+		break
 	}
-	refs := []format.ChunkRef{{ID: p.ID, Size: uint32(p.Size)}}
-	return s.r.ReadChunks(context.WithoutCancel(s.ctx), refs, func(_ int, plain []byte, err error) error {
+	return s.r.ReadChunks(context.WithoutCancel(s.ctx), refs, func(n int, plain []byte, err error) error {
 		if err == nil {
-			use(plain)
+			use(n, plain)
 		}
 		return err
 	})

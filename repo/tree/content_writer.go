@@ -115,6 +115,19 @@ func (w *ContentWriter) endList(depth int) error {
 	return w.add(depth+1, list)
 }
 
+// Reader returns a reader of what was given since the last content. It can be
+// used while more is given, and knows nothing of that.
+func (w *ContentWriter) Reader() *ContentReader {
+	var top []Piece
+	for i := len(w.levels) - 1; i >= 0; i-- {
+		top = append(top, w.levels[i].pieces...)
+	}
+	if w.hole > 0 {
+		top = append(top, Piece{Size: w.hole})
+	}
+	return &ContentReader{ctx: w.ctx, loader: w.chunks, size: w.size, top: top, stack: []listFrame{{pieces: top}}}
+}
+
 // Finish returns the content and begins the next one. After an error of any
 // call, Reset does that.
 func (w *ContentWriter) Finish() (Content, error) {
