@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 	"time"
@@ -220,6 +221,7 @@ func TestVectorsForget(t *testing.T) {
 	first, second := vectorID(7), vectorID(8)
 	body := mp.Encode(&forgetBody{
 		Client: client[:], Reason: []byte("older than a year"), Repository: repository[:],
+		Slots:     bytes.Repeat([]byte{9}, 80),
 		Snapshots: [][]byte{first[:], second[:]}, Time: []int64{vectorTime.Unix(), int64(vectorTime.Nanosecond())},
 	})
 	name := seal.Name{Kind: seal.KindForget, Client: client, Session: seal.SessionID{1}}
