@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -69,7 +70,13 @@ func TestForget(t *testing.T) {
 		t.Error(diff)
 	}
 	client, repository := r.keys.Client(), r.keys.Repository()
+	var slots []byte
+	for _, s := range []*Snapshot{list[2], list[0]} {
+		slots = append(append(slots, s.Client[:]...), s.Session[:]...)
+		slots = binary.BigEndian.AppendUint64(slots, s.Number)
+	}
 	want := []forgetBody{{
+		Slots:  slots,
 		Client: client[:], Reason: []byte("why"), Repository: repository[:],
 		Snapshots: [][]byte{list[2].ID[:], list[0].ID[:]}, Time: []int64{now.Unix(), 10},
 	}}
