@@ -205,7 +205,13 @@ func (b *builder) open() *Repository {
 		b.file("index", map[string]any{"packs": b.packs})
 		b.packs = nil
 	}
-	r := newRepository(b.st, Options{})
+	return b.on(b.st)
+}
+
+// on opens the repository as it lies in st.
+func (b *builder) on(st *mem.Store) *Repository {
+	b.Helper()
+	r := newRepository(st, Options{})
 	var err error
 	if r.keys, err = newKeys(b.encrypt, b.k, b.r); err != nil {
 		b.Fatal(err)
