@@ -136,10 +136,6 @@ func (app *App) OpenSystem(ctx context.Context, f *RepoFlags) (format.System, er
 	return app.OpenRepo(ctx, f, RoleSource)
 }
 
-// systems are the foreign systems that can be read, by the scheme before the
-// place. Adding one is a package and a line here.
-var systems = map[string]func(ctx context.Context, app *App, place string) (format.System, error){}
-
 // repositoryExitCode knows the errors of the repository packages.
 func repositoryExitCode(err error) int {
 	switch {
