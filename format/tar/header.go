@@ -75,7 +75,7 @@ func (b *block) dialect() dialect {
 	switch {
 	case string(b[257:265]) == "ustar  \x00":
 		return dialectGNU
-	case string(b[257:262]) != "ustar":
+	case string(b[257:263]) != "ustar\x00":
 		return dialectV7
 	case string(b[508:512]) == "tar\x00":
 		return dialectStar
@@ -94,6 +94,16 @@ func (b *block) name() string {
 		prefix = cString(b[345:500])
 	case dialectStar:
 		prefix = cString(b[345:476])
+	case dialectGNU:
+		// Go's writer once put prefixes here, where GNU tar has times.
+		_, err1 := parseNumber(b[345:357])
+		_, err2 := parseNumber(b[357:369])
+		if err1 != nil || b[357] != 0 && err2 != nil {
+			prefix = cString(b[345:500])
+		}
+		if !isASCII(prefix) {
+			prefix = ""
+		}
 	}
 	if prefix != "" {
 		return prefix + "/" + name
@@ -124,11 +134,10 @@ func (b *block) oldTimes() (atime, ctime []byte) {
 	case dialectStar:
 		atime, ctime = b[476:488], b[488:500]
 	}
-	if len(atime) > 0 && atime[0] == 0 {
-		atime = nil
-	}
-	if len(ctime) > 0 && ctime[0] == 0 {
-		ctime = nil
+	for _, field := range []*[]byte{&atime, &ctime} {
+		if _, err := parseNumber(*field); err != nil || len(*field) > 0 && (*field)[0] == 0 {
+			*field = nil
+		}
 	}
 	return atime, ctime
 }

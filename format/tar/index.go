@@ -155,7 +155,7 @@ func (x *index) begin(r *record) error {
 	}
 	name := r.entry.Path
 	if again {
-		name = fmt.Sprintf("%s\x00%d", name, r.place)
+		name = fmt.Sprintf("%s\x00%d", name, r.at)
 	}
 	sum := sha256.Sum256([]byte(name))
 	r.group = string(sum[:])

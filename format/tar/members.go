@@ -242,7 +242,7 @@ func (r *members) resolveSparse(m *member) error {
 		realSize = m.text(keySparseRealSize, m.pax[keySparseSize])
 	case major != "" && major != "0":
 		return r.errorf("the member %q is sparse in the format %q, which is not known", m.name, major+"."+m.pax[keySparseMinor])
-	case m.pax[keySparseSize] != "" || m.pax[keySparseMap] != "":
+	case major == "0", m.pax[keySparseMap] != "", m.pax[keySparseOffset] != "":
 		realSize = m.text(keySparseSize, m.pax[keySparseRealSize])
 	default:
 		return nil
@@ -267,8 +267,8 @@ func (r *members) checkSparse(m *member) error {
 	if err := m.sparse.check(); err != nil {
 		return r.errorf("member %q: %w", m.name, err)
 	}
-	if m.mapSize > padded(m.dataSize) || m.sparse.stored() > m.dataSize-min(m.mapSize, m.dataSize) {
-		return r.errorf("the map of the sparse member %q needs more data than there is", m.name)
+	if stored := m.sparse.stored(); stored != m.rest() {
+		return r.errorf("the map of the sparse member %q places %d bytes, but there are %d", m.name, stored, m.rest())
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package tar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -67,7 +68,9 @@ func (p *parser) run(one bool) {
 			return
 		}
 		if err == nil {
-			err = p.member(m)
+			if err = p.member(m); err != nil {
+				err = fmt.Errorf("in the member %q: %w", m.name, err)
+			}
 		}
 		if err != nil || one {
 			p.err = err

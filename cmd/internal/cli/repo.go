@@ -19,7 +19,7 @@ import (
 
 // RepoFlags name the repository that a program works on.
 type RepoFlags struct {
-	Repo     string `short:"r" placeholder:"URL" help:"Repository: a path, or restic:PATH, borg:PATH, tar:FILE, hardlinks:DIR for other systems. Default: $$BK_REPO."`
+	Repo     string `short:"r" placeholder:"URL" help:"Repository: a path, or restic:PATH, tar:FILE for other systems. Default: $$BK_REPO."`
 	CacheDir string `placeholder:"DIR" env:"BK_CACHE_DIR" help:"Where to cache the index. Default: the user's cache directory; 'none' for no cache."`
 }
 
@@ -139,12 +139,6 @@ func (app *App) OpenSystemAs(ctx context.Context, f *RepoFlags, role Role) (form
 		return open(ctx, app, rest)
 	}
 	return app.OpenRepo(ctx, f, role)
-}
-
-// systems are the foreign systems that can be read, by the scheme before the
-// place. Adding one is a package and a line here.
-var systems = map[string]func(ctx context.Context, app *App, place string) (format.System, error){
-	"restic": openRestic,
 }
 
 // repositoryExitCode knows the errors of the repository packages.

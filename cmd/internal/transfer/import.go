@@ -3,7 +3,9 @@ package transfer
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/bk-backup/bk/cmd/internal/cli"
 	"github.com/bk-backup/bk/format"
@@ -16,6 +18,7 @@ type Import struct {
 
 	Compression  string `placeholder:"LEVEL" help:"Compress again: none, fastest, default, better, best or zstd:LEVEL. Default: keep what comes compressed as it is, and the repository's setting for the rest."`
 	Held         bool   `help:"Accept content that is only named, if this repository holds it (bk-export --held)."`
+	Strict       bool   `help:"Refuse what another system cannot hold, before it is written, instead of leaving it out and saying so."`
 	ListImported bool   `help:"List the ids of the snapshots held here, with all the ids they had on the way here, and stop: for bk-export --have."`
 }
 
@@ -23,7 +26,9 @@ type Import struct {
 func (*Import) Help() string {
 	return `The stream comes from standard input: from bk-export, bk-filter, bk-backup --stdout, or a file. The repository is -r, else BK_IMPORT_REPO, else BK_REPO; its passphrase BK_IMPORT_PASSPHRASE, else BK_PASSPHRASE (or _FILE, _COMMAND), or it is asked for once the stream begins to arrive.
 
-Every payload is decoded and checked before it is stored. Each snapshot is committed as it completes; if the stream ends early, complete snapshots stay, the incomplete one never appears, and running the same again completes it without storing anything twice. Snapshots that are held already are recognised and left alone.`
+Every payload is decoded and checked before it is stored. Each snapshot is committed as it completes; if the stream ends early, complete snapshots stay, the incomplete one never appears, and running the same again completes it without storing anything twice. Snapshots that are held already are recognised and left alone.
+
+With -r tar:FILE the stream becomes an archive, with tar:DIR/ one for each snapshot, with tar:- one on standard output. It has to be made with bk-export --flat. What the archive cannot hold is named, and the exit code is 3.`
 }
 
 // Run stores the stream.
@@ -40,6 +45,13 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 	// program of the pipe may be asking before that.
 	buffered := bufio.NewReaderSize(in, 1<<16)
 	_, _ = buffered.Peek(1)
+	foreign, err := app.OpenSink(ctx, &c.RepoFlags, cli.SinkOptions{Strict: c.Strict, OnProgress: app.Progress()})
+	if err != nil {
+		return err
+	}
+	if foreign != nil {
+		return c.runForeign(ctx, app, foreign, buffered)
+	}
 	r, err := app.OpenRepo(ctx, &c.RepoFlags, cli.RoleTarget)
 	if err != nil {
 		return err
@@ -56,6 +68,32 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 	copyErr := format.Copy(ctx, sink, format.NewReader(buffered, format.ReaderOptions{}))
 	closeErr := sink.Close()
 	report(app, sink.Summary())
+	if copyErr != nil {
+		return copyErr
+	}
+	return closeErr
+}
+
+// runForeign stores the stream in another system.
+func (c *Import) runForeign(ctx context.Context, app *cli.App, sink cli.ForeignSink, in io.Reader) error {
+	if c.Held || c.Compression != "" {
+		return errors.Join(cli.Usagef("--held and --compression are for repositories of bk"), sink.Close())
+	}
+	copyErr := format.Copy(ctx, sink, format.NewReader(in, format.ReaderOptions{}))
+	closeErr := sink.Close()
+	sum := sink.Sums()
+	app.ReportLosses(sum.Losses)
+	if app.JSON {
+		app.JSONEvent("summary", map[string]any{
+			"snapshots_written": sum.Snapshots, "snapshots_held": sum.Held, "entries": sum.Entries, "bytes": sum.Bytes,
+		})
+	} else {
+		held := ""
+		if sum.Held > 0 {
+			held = fmt.Sprintf(", %d held already", sum.Held)
+		}
+		app.Sayf("wrote %d snapshots%s: %s entries, %s of content", sum.Snapshots, held, cli.Count(sum.Entries), cli.Bytes(sum.Bytes))
+	}
 	if copyErr != nil {
 		return copyErr
 	}
