@@ -679,3 +679,66 @@ func (s *schedule) check() {
 		}
 	}
 }
+
+// TestWriterThatOpenedBefore begins to write with an index that it read before a
+// collection deleted what the index lists.
+func TestWriterThatOpenedBefore(t *testing.T) {
+	m := randomHistory(rand.New(rand.NewPCG(7, 23)), 3, 30)
+	st := initStore(t)
+	importOneByOne(t, st, m)
+	r := mustOpen(t, st)
+	known, _, err := r.List(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	forget(t, st, func(int) bool { return true })
+	if sum := mustCollect(t, st, CollectOptions{MaxUnused: -1}); sum.Deleted != sum.All {
+		t.Fatalf("%+v", sum)
+	}
+	importModel(t, r, m)
+	checkWhole(t, st, m.listings(), nil)
+	// A listing that is taken over from a snapshot which is gone is not committed.
+	if _, err := r.Retag(context.Background(), known, known, func([]string) []string { return []string{"x"} }); err != nil {
+		t.Fatal(err)
+	}
+	forget(t, st, func(int) bool { return true })
+	late := mustOpen(t, st)
+	mustCollect(t, st, CollectOptions{MaxUnused: -1})
+	if _, err := late.Retag(context.Background(), known, known, func([]string) []string { return []string{"y"} }); !errors.Is(err, ErrCollected) {
+		t.Fatalf("a copy of what was collected: %v", err)
+	}
+	checkWhole(t, st, m.listings(), nil)
+}
+
+// TestFenceBehindForgotten expires a session whose only snapshot was forgotten:
+// its next slot is not the first one.
+func TestFenceBehindForgotten(t *testing.T) {
+	m := randomHistory(rand.New(rand.NewPCG(8, 23)), 2, 30)
+	st := initStore(t)
+	clock := newClock(st)
+	r := mustOpen(t, st)
+	sink, err := r.Import(context.Background(), ImportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	session := sink.session.id
+	steps := &stepSink{Sink: sink, before: func(n int) {
+		if n == 1 {
+			forget(t, st, func(int) bool { return true })
+			clock.move(2 * time.Hour)
+			if sum := mustCollect(t, st, CollectOptions{Grace: time.Hour}); sum.Fenced != 1 {
+				t.Errorf("%d sessions were expired", sum.Fenced)
+			}
+		}
+	}}
+	if err := m.write(t, steps); err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if sink.session.id == session {
+		t.Error("the session went on as if it had not been expired")
+	}
+	checkWhole(t, st, m.listings(), sink.Summary().Snapshots[1:])
+}

@@ -170,6 +170,8 @@ func repositoryFix(err error) string {
 		return "use a newer bk for this repository"
 	case errors.As(err, &se) && se.Fix != "":
 		return se.Fix
+	case errors.Is(err, repo.ErrCollected), errors.Is(err, repo.ErrFenced):
+		return "run the same again: what was stored and is still there is not sent twice"
 	case errors.Is(err, store.ErrFull):
 		return "make room on the storage and run the same again: what is there already is not sent twice"
 	case errors.Is(err, seal.ErrDamaged), errors.Is(err, repo.ErrMissing):
