@@ -210,7 +210,6 @@ func (s *Sink) Write(rec format.Record) error {
 }
 
 // write takes one record whose content is cut as it is to stay.
-
 func (s *Sink) write(rec format.Record) error {
 	switch rec := rec.(type) {
 	case *format.Header:
