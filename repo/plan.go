@@ -42,6 +42,7 @@ type planBody struct {
 }
 
 type goneBody struct {
+	//lint:ignore U1000 msgpack reads it by reflection
 	_msgpack struct{} `msgpack:",as_array"`
 	Second   int64
 	Packs    []byte

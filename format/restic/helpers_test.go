@@ -227,11 +227,6 @@ func (x *receiver) remove(path string) {
 	}
 }
 
-// discard is a sink that counts.
-type discard struct{ records int }
-
-func (d *discard) Write(format.Record) error { d.records++; return nil }
-
 // wantError fails unless err is one of kind and names all of words.
 func wantError(t testing.TB, err, kind error, words ...string) {
 	t.Helper()

@@ -39,7 +39,6 @@ type listing struct {
 	chunks  map[format.ID]uint32
 	plain   map[format.ID][]byte
 	checker format.Checker
-	flat    bool
 	cur     *object
 	sum     hash.Hash
 	commits []*format.Commit

@@ -62,9 +62,8 @@ func plan(list []*format.Snapshot, h held, description string) (runs []run, kept
 		return filter.MapID(id, description)
 	}
 	type series struct {
-		base   format.ID
-		isNew  []format.ID
-		origin string
+		base  format.ID
+		isNew []format.ID
 	}
 	var all []*series
 	byName := make(map[string]*series)
