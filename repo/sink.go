@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bk-backup/bk/format"
@@ -25,6 +26,9 @@ type ImportOptions struct {
 	// Held accepts refs to chunks that the repository holds already, and not
 	// only to those of the stream (the feature held).
 	Held bool
+	// SkipUnchanged leaves out snapshots that a stage made of one which the
+	// repository holds, without changing more than its id.
+	SkipUnchanged bool
 	// ChunkerFor, if set, has all content cut anew, whatever its cuts are: it
 	// returns who cuts the file at a path, whose size as its entry says it is
 	// given, and the name of that splitter. Splitters returns splitters. What a
@@ -40,6 +44,7 @@ type ImportOptions struct {
 type Imported struct {
 	Snapshots    []*Snapshot // committed now
 	HeldAlready  int         // snapshots that the repository had
+	Unchanged    int         // snapshots left out by SkipUnchanged
 	Entries      uint64      // entry records
 	Bytes        uint64      // plain bytes of content they stand for
 	DataChunks   uint64      // data records
@@ -58,6 +63,7 @@ type Imported struct {
 func (i *Imported) Add(other Imported) {
 	i.Snapshots = append(i.Snapshots, other.Snapshots...)
 	i.HeldAlready += other.HeldAlready
+	i.Unchanged += other.Unchanged
 	i.Entries += other.Entries
 	i.Bytes += other.Bytes
 	i.DataChunks += other.DataChunks
@@ -510,6 +516,10 @@ func (s *Sink) commit(rec *format.Commit) error {
 	s.prevID, s.prevRoot = streamID, root
 	s.progress.Snapshots++
 	snap := &Snapshot{Root: root, Entries: stats.Entries, Bytes: stats.Bytes, Losses: cloneLosses(rec.Losses), Meta: cur.meta}
+	if s.opts.SkipUnchanged && s.unchanged(snap) {
+		s.sum.Unchanged++
+		return nil
+	}
 	s.sum.Losses = append(s.sum.Losses, snap.Losses...)
 	if !s.opts.Backup {
 		snap.Imported = streamID
@@ -523,6 +533,28 @@ func (s *Sink) commit(rec *format.Commit) error {
 	s.knows(snap)
 	s.sum.Snapshots = append(s.sum.Snapshots, snap)
 	return nil
+}
+
+// unchanged reports whether a snapshot that stages made of one of this repository
+// says and holds what that does.
+func (s *Sink) unchanged(snap *Snapshot) bool {
+	via := snap.Meta.Via
+	if len(via) == 0 {
+		return false
+	}
+	old, ok := s.known[via[len(via)-1].From]
+	return ok && old.claim == claimOwn && old.Root == snap.Root &&
+		slices.Equal(saidBy(old.Snapshot), saidBy(snap)) &&
+		slices.EqualFunc(old.Losses, snap.Losses, func(a, b format.Loss) bool {
+			return a.Kind == b.Kind && a.Count == b.Count && slices.Equal(a.Paths, b.Paths)
+		})
+}
+
+// saidBy encodes what a snapshot says of itself but for its identity.
+func saidBy(snap *Snapshot) []byte {
+	said := *snap.Meta.Clone()
+	said.ID, said.Parent, said.Origin, said.Via, said.Estimate, said.Unsorted, said.Unstable = snap.Root, format.ID{}, nil, nil, nil, false, false
+	return said.AppendBody(nil)
 }
 
 // heldAlready looks for a snapshot with the id that came. If its listing is

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bk-backup/bk/cmd/internal/chunkers"
 	"github.com/bk-backup/bk/cmd/internal/cli"
 	"github.com/bk-backup/bk/cmd/internal/filterflags"
 	"github.com/bk-backup/bk/format"
@@ -182,7 +183,7 @@ func (c *Backup) toStream(ctx context.Context, app *cli.App, opts disk.ScanOptio
 	if err != nil {
 		return err
 	}
-	if opts.ChunkerFor, err = c.chunkers(publicSplitters, streamChunker, nil); err != nil {
+	if opts.ChunkerFor, err = chunkers.New(publicSplitters, streamChunker, nil, c.Chunker); err != nil {
 		return err
 	}
 	text := c.Compression

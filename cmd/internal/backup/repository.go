@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bk-backup/bk/cmd/internal/chunkers"
 	"github.com/bk-backup/bk/cmd/internal/cli"
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/disk"
@@ -20,7 +21,7 @@ func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanO
 	}
 	defer r.Close()
 	own := r.Keyring().Own()
-	if opts.ChunkerFor, err = c.chunkers(r.Splitters, own.Chunker, own.Rules); err != nil {
+	if opts.ChunkerFor, err = chunkers.New(r.Splitters, own.Chunker, own.Rules, c.Chunker); err != nil {
 		return err
 	}
 	list, damage, err := r.List(ctx)

@@ -1,5 +1,6 @@
-// Package transfer is what bk-export, bk-import and bk-sync do: moving snapshots
-// between a repository and a stream, or between two repositories in one process.
-// Start at Export and Import; Sync joins the two for what a target lacks (plan.go
-// says what that is). Only those programs import it.
+// Package transfer is what bk-export, bk-import, bk-sync and bk-rewrite do: moving
+// snapshots between a repository and a stream, between two repositories in one
+// process, or through a filter within one. Start at Export and Import; Sync joins
+// the two for what a target lacks (plan.go says what that is), Rewrite for one
+// repository. Only those programs import it.
 package transfer

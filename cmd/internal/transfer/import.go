@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/bk-backup/bk/cmd/internal/chunkers"
 	"github.com/bk-backup/bk/cmd/internal/cli"
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/repo"
@@ -15,8 +16,9 @@ import (
 // Import is the program bk-import.
 type Import struct {
 	cli.RepoFlags `embed:""`
+	chunkers.Flag `embed:""`
 
-	Compression  string `placeholder:"LEVEL" help:"Compress again: none, fastest, default, better, best or zstd:LEVEL. Default: keep what comes compressed as it is, and the repository's setting for the rest."`
+	Compression  string `placeholder:"LEVEL" help:"Compress again: none, fastest, default, better, best or zstd:LEVEL. Default, keep: what comes compressed stays as it is, and the repository's setting applies to the rest."`
 	Held         bool   `help:"Accept content that is only named, if this repository holds it (bk-export --held)."`
 	Strict       bool   `help:"Refuse what another system cannot hold, before it is written, instead of leaving it out and saying so."`
 	ListImported bool   `help:"List the ids of the snapshots held here, with all the ids they had on the way here, and stop: for bk-export --have."`
@@ -58,6 +60,9 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 	}
 	defer r.Close()
 	if opts.Compression, opts.Recompress, err = app.Compression(r, c.Compression); err != nil {
+		return err
+	}
+	if opts.ChunkerFor, err = c.For(r); err != nil {
 		return err
 	}
 	opts.OnProgress = app.Progress()
@@ -136,6 +141,7 @@ func report(app *cli.App, sum repo.Imported) {
 			"snapshots": ids, "snapshots_held": sum.HeldAlready, "entries": sum.Entries, "bytes": sum.Bytes,
 			"chunks": sum.DataChunks, "chunks_new": sum.NewChunks, "bytes_new": sum.NewBytes,
 			"bytes_new_compressed": sum.PayloadBytes, "bytes_stored": sum.StoredBytes, "packs": sum.Packs,
+			"bytes_cut": sum.BytesCut, "bytes_read_back": sum.BytesReadBack,
 		})
 		return
 	}
@@ -145,4 +151,7 @@ func report(app *cli.App, sum repo.Imported) {
 	}
 	app.Sayf("imported %d snapshots%s: %s entries, %s of content", len(sum.Snapshots), held, cli.Count(sum.Entries), cli.Bytes(sum.Bytes))
 	app.Sayf("new: %s chunks, %s, %s compressed; %s stored", cli.Count(sum.NewChunks), cli.Bytes(sum.NewBytes), cli.Bytes(sum.PayloadBytes), cli.Bytes(sum.StoredBytes))
+	if sum.BytesCut > 0 {
+		app.Sayf("cut anew: %s; read again from the repository for that: %s", cli.Bytes(sum.BytesCut), cli.Bytes(sum.BytesReadBack))
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/bk-backup/bk/cmd/internal/chunkers"
 	"github.com/bk-backup/bk/cmd/internal/cli"
 	"github.com/bk-backup/bk/cmd/internal/filterflags"
 	"github.com/bk-backup/bk/format"
@@ -19,6 +20,8 @@ import (
 type Sync struct {
 	cli.RepoFlags   `embed:""`
 	cli.SelectFlags `embed:""`
+
+	chunkers.Flag `embed:""`
 
 	To          string `required:"" env:"BK_IMPORT_REPO" placeholder:"URL" help:"Repository to bring up to date."`
 	Compression string `placeholder:"LEVEL" help:"Compress again: none, fastest, default, better, best or zstd:LEVEL. Default, keep: what comes compressed stays as it is, and the repository's setting applies to the rest."`
@@ -71,8 +74,15 @@ func (c *Sync) Run(ctx context.Context, app *cli.App) error {
 	if err != nil {
 		return err
 	}
-	if s.known, _, err = target.List(ctx); err != nil {
+	if s.in.ChunkerFor, err = c.Flag.For(target); err != nil {
 		return err
+	}
+	var damage []repo.Damage
+	if s.known, damage, err = target.List(ctx); err != nil {
+		return err
+	}
+	if len(damage) > 0 {
+		return fmt.Errorf("find out what %s holds already: %s: %w", target, damage[0].Name, damage[0].Err)
 	}
 	list = s.choose(cli.Select(list, sel))
 	runs, kept, err := plan(list, heldBy(target, s.known), opts.Description())
@@ -104,6 +114,11 @@ type syncer struct {
 func (s *syncer) choose(list []*format.Snapshot) []*format.Snapshot {
 	rules := s.filter.Snapshots
 	s.filter.Snapshots = nil
+	return chooseSnapshots(list, rules)
+}
+
+// chooseSnapshots returns those that any rule matches; all without rules.
+func chooseSnapshots(list []*format.Snapshot, rules []filter.SnapshotRule) []*format.Snapshot {
 	if len(rules) == 0 {
 		return list
 	}
@@ -140,11 +155,15 @@ func (s *syncer) one(ctx context.Context, r run) (sum repo.Imported, err error) 
 		Snapshots: r.snapshots, Base: r.base, Producer: s.app.Name + " " + cli.Version,
 		NoCopy: !s.filter.TakesCopy(),
 	}
+	anew := s.in.ChunkerFor != nil
+	// What a file shares with its version before is cut in the same places again
+	// only where that is known to lie in one piece.
+	out.Copy = anew && !out.NoCopy
 	in := s.in
 	in.Known = s.known
 	// Both ends are ours and asked to hold the same: what the target has need
 	// not be read at the source.
-	if s.filter.TakesHeld() {
+	if s.filter.TakesHeld() && !anew {
 		out.HasChunk, in.Held = s.target.HasChunk, true
 	}
 	if !s.filter.Paths.Empty() {
