@@ -14,6 +14,11 @@ import (
 // ask for needs no such walk. It reads as it is consumed, in memory that does
 // not grow with the content: 48 bytes for each blob in the repository, the JSON
 // of the directories from the root to where it is, and about 100 MiB.
+//
+// A blob that cannot be read from any of its packs ends the stream with an error
+// that names it. So does a chunk of more than format.ChunkSizeMax bytes, which
+// restic never makes. Losses are those of the records that are sent: what did
+// not change since the parent is not counted again.
 func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (format.SourceCloser, error) {
 	e := &exporter{r: r, opts: opts}
 	if err := e.choose(ctx); err != nil {

@@ -129,7 +129,7 @@ type object struct {
 // listing is a snapshot as a receiver has it.
 type listing map[string]*object
 
-// snapshotOf is a snapshot with its listing.
+// received is a snapshot with its listing.
 type received struct {
 	record  *format.Snapshot
 	commit  *format.Commit
