@@ -31,7 +31,6 @@ var order = []struct{ name, text string }{
 	{"tag", "change the tags of snapshots"},
 	{"forget", "remove snapshots"},
 	{"gc", "free the space of what no snapshot needs"},
-	{"gc", "free the space of what no snapshot needs"},
 	{"key", "add, remove and list the keys of a repository"},
 	{"export", "write snapshots as a stream"},
 	{"filter", "drop, rename and change what is in a stream"},
