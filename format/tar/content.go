@@ -99,7 +99,7 @@ func (f *outFile) ref(c format.ChunkRef) error {
 		return needsFlat(format.KindRefs)
 	}
 	f.named = true
-	f.mode, f.buf = contentCompared, nil
+	f.mode = contentCompared
 	f.run(c.ID, uint64(c.Size))
 	return nil
 }
@@ -115,16 +115,24 @@ func (f *outFile) hole(size uint64) error {
 	return nil
 }
 
+// giveBuffer leaves the buffer to the next file.
+func (f *outFile) giveBuffer() {
+	if f.buf != nil {
+		f.sink.fileBuf, f.buf = f.buf, nil
+	}
+}
+
 // leaveMemory decides what to do with a file that is too long to wait.
 func (f *outFile) leaveMemory() error {
 	switch {
 	case f.group != nil && !f.isNew:
-		f.mode, f.buf = contentCompared, nil
+		f.mode = contentCompared
+		f.giveBuffer()
 		return nil
 	case f.entry.Has&format.HasSize == 0 || f.entry.Size < f.size:
 		f.mode, f.spool = contentSpooled, spill.NewLog(f.sink.opts.TempDir)
 		_, err := f.spool.Write(f.buf)
-		f.buf = f.buf[:0]
+		f.giveBuffer()
 		return err
 	}
 	plan := sparseMap{size: f.entry.Size, pieces: f.entry.Extents}
@@ -139,7 +147,7 @@ func (f *outFile) leaveMemory() error {
 	}
 	f.mode = contentStreamed
 	buf := f.buf
-	f.buf = nil
+	f.giveBuffer()
 	return f.replay(func(n int) ([]byte, error) {
 		part := buf[:n]
 		buf = buf[n:]

@@ -328,7 +328,7 @@ func (s *Sink) eof(r *format.EOF) error {
 		}
 	}
 	err := f.close()
-	s.fileBuf = f.buf
+	f.giveBuffer()
 	return err
 }
 

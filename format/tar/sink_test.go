@@ -63,9 +63,9 @@ func unpack(t testing.TB, name string) string {
 
 // TestRoundTrip reads the whole tricky tree, writes it, and reads it again.
 func TestRoundTrip(t *testing.T) {
-	for _, name := range []string{"snap1-gnutar-pax-sparse.tar", "snap1-bsdtar-pax.tar"} {
+	for _, name := range []string{"snap1-bsdtar-pax.tar"} {
 		for _, suffix := range []string{"", ".zst"} {
-			if suffix != "" && name != "snap1-bsdtar-pax.tar" {
+			if suffix != "" && raceEnabled {
 				continue
 			}
 			from := unpack(t, name)

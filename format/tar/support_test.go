@@ -311,6 +311,22 @@ func differences(want, got map[string]map[string]string, ignore ...string) []str
 // fixture calls fn with one of the archives in tar-files.tar.zst.
 func fixture(t testing.TB, name string, fn func(r io.Reader)) {
 	t.Helper()
+	found := false
+	fixtures(t, func(other string, r io.Reader) bool {
+		if found = other == name; found {
+			fn(r)
+		}
+		return !found
+	})
+	if !found {
+		t.Fatalf("there is no fixture %s", name)
+	}
+}
+
+// fixtures calls fn with each of the archives, which takes a while, until it
+// returns false.
+func fixtures(t testing.TB, fn func(name string, r io.Reader) bool) {
+	t.Helper()
 	file, err := os.Open("testdata/tar-files.tar.zst")
 	if err != nil {
 		t.Fatal(err)
@@ -323,11 +339,13 @@ func fixture(t testing.TB, name string, fn func(r io.Reader)) {
 	defer z.Close()
 	for r := stdtar.NewReader(z); ; {
 		h, err := r.Next()
-		if err != nil {
-			t.Fatalf("fixture %s: %v", name, err)
+		if err == io.EOF {
+			return
 		}
-		if strings.TrimPrefix(h.Name, "./") == name {
-			fn(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !fn(strings.TrimPrefix(h.Name, "./"), r) {
 			return
 		}
 	}
