@@ -55,12 +55,15 @@ type fetcher struct {
 
 	ahead   int // nodes being loaded, or loaded and not yet asked for, at most
 	pending map[format.ID]*pending
+	jobs    chan *pending
+	workers int // goroutines that take jobs: at most as many as nodes ahead
 	wg      sync.WaitGroup
 	free    []*node
 }
 
 type pending struct {
 	ref  ref
+	into *node // to be filled, or nil
 	done chan struct{}
 	node *node
 	err  error
@@ -71,13 +74,18 @@ func newFetcher(ctx context.Context, l Loader, ahead int) *fetcher {
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	if ahead > 0 {
 		f.pending = make(map[format.ID]*pending)
+		f.jobs = make(chan *pending, ahead)
 	}
 	return f
 }
 
-// close waits until nothing is being loaded any more.
+// close waits until nothing is being loaded any more. It may be called again.
 func (f *fetcher) close() {
 	f.cancel()
+	if f.jobs != nil {
+		close(f.jobs)
+		f.jobs, f.ahead = nil, 0
+	}
 	f.wg.Wait()
 }
 
@@ -106,14 +114,24 @@ func (f *fetcher) want(r ref) *pending {
 	if len(f.pending) >= f.ahead || f.remembered(r.id) != nil {
 		return nil
 	}
-	p := &pending{ref: r, done: make(chan struct{})}
+	p := &pending{ref: r, into: f.unused(), done: make(chan struct{})}
 	f.pending[r.id] = p
-	into := f.unused()
-	f.wg.Go(func() {
-		p.node, p.err = loadNode(f.ctx, f.loader, r, into)
-		close(p.done)
-	})
+	if f.workers < f.ahead {
+		f.workers++
+		jobs := f.jobs // which close takes away
+		f.wg.Go(func() { f.work(jobs) })
+	}
+	f.jobs <- p
 	return p
+}
+
+// work loads nodes until no more are wanted. The goroutines stay, so that their
+// stacks grow once.
+func (f *fetcher) work(jobs <-chan *pending) {
+	for p := range jobs {
+		p.node, p.err = loadNode(f.ctx, f.loader, p.ref, p.into)
+		close(p.done)
+	}
 }
 
 // ready returns the node if it has been loaded.

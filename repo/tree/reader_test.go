@@ -242,3 +242,33 @@ func TestReaderStopsWithItsContext(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 }
+
+// TestCloseEarly closes readers while nodes are being loaded ahead, before the
+// goroutines that load them have begun, and again.
+func TestCloseEarly(t *testing.T) {
+	m := newMemory()
+	root, _ := build(t, m, synthetic(3000, 50), true)
+	other, _ := build(t, m, synthetic(2500, 40), true)
+	for i := range 500 {
+		r, err := NewReader(t.Context(), Listing{m, root}, ReaderOptions{ReadAhead: 8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := NewDiff(t.Context(), Listing{m, root}, Listing{m, other}, DiffOptions{ReadAhead: 8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range i % 4 * 100 {
+			if _, err := r.Next(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.Next(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.Close()
+		r.Close()
+		d.Close()
+		d.Close()
+	}
+}
