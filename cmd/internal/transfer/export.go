@@ -134,20 +134,28 @@ func leaveOut(list []*format.Snapshot, file string) (rest []*format.Snapshot, ba
 		}
 		defer in.Close()
 	}
-	have := make(map[format.ID]bool)
-	for lines := bufio.NewScanner(in); lines.Scan(); {
+	have, parents := make(map[format.ID]bool), make(map[format.ID]bool)
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 1<<20) // every stage that a snapshot went through adds to its line
+	for lines.Scan() {
 		for _, word := range strings.Fields(lines.Text()) {
-			id, err := format.ParseID(word)
+			digits, rewritten := strings.CutPrefix(word, noParent)
+			id, err := format.ParseID(digits)
 			if err != nil {
 				return nil, base, cli.Usagef("--have %s: %w", file, err)
 			}
 			have[id] = true
+			parents[id] = parents[id] || !rewritten
 		}
 	}
+	if err := lines.Err(); err != nil {
+		return nil, base, &cli.Error{Op: "read the list of what the receiver has", Err: err}
+	}
 	for _, s := range list {
-		if have[s.ID] {
+		switch {
+		case parents[s.ID]:
 			base = s.ID
-		} else {
+		case !have[s.ID]:
 			rest = append(rest, s)
 		}
 	}

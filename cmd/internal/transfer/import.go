@@ -105,6 +105,11 @@ func (c *Import) runForeign(ctx context.Context, app *cli.App, sink cli.ForeignS
 	return closeErr
 }
 
+// noParent stands before an id in the list of what is held if the snapshot has
+// been rewritten since: there is no listing any more that a difference to it could
+// be applied to.
+const noParent = "-"
+
 // list prints what the repository holds.
 func (c *Import) list(ctx context.Context, app *cli.App) error {
 	r, err := app.OpenRepo(ctx, &c.RepoFlags, cli.RoleTarget)
@@ -116,11 +121,15 @@ func (c *Import) list(ctx context.Context, app *cli.App) error {
 	if err != nil {
 		return err
 	}
+	h := heldBy(r, list)
 	out := bufio.NewWriter(app.Stdout)
 	for _, s := range list {
 		for i, id := range s.IDs() {
 			if i > 0 {
 				fmt.Fprint(out, " ")
+			}
+			if h.gone[id] {
+				fmt.Fprint(out, noParent)
 			}
 			fmt.Fprint(out, id)
 		}

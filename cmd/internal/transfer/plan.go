@@ -27,21 +27,42 @@ type held struct {
 	// other are ids of snapshots that came through a stage, by the last of their
 	// stages.
 	other map[format.ID]string
+	// gone are all ids that lead to a rewritten snapshot alone: a difference to one
+	// of them, whatever stages it goes through, finds no parent.
+	gone map[format.ID]bool
 }
 
 func heldBy(target *repo.Repository, list []*repo.Snapshot) held {
-	h := held{make(map[format.ID]bool), make(map[format.ID]bool), make(map[format.ID]string)}
+	h := held{make(map[format.ID]bool), make(map[format.ID]bool), make(map[format.ID]string), make(map[format.ID]bool)}
 	own := target.ViaStage()
+	led := make(map[format.ID]bool)
 	for _, s := range list {
-		for _, id := range s.SameIDs() {
+		same := s.SameIDs()
+		for _, id := range same {
 			h.as[id] = true
 		}
-		for _, v := range s.Meta.Via {
-			if v.Stage == own {
+		via := s.Meta.Via
+		rewritten := -1 // the last id under which it came, if it was rewritten since
+		for i, v := range via {
+			switch {
+			case v.Stage != own:
+				h.other[v.From] = via[len(via)-1].Stage
+			case !slices.Contains(same, v.From):
 				h.was[v.From] = true
-			} else {
-				h.other[v.From] = s.Meta.Via[len(s.Meta.Via)-1].Stage
+				rewritten = i
 			}
+		}
+		for i, v := range via {
+			if i <= rewritten {
+				h.gone[v.From] = true
+			} else {
+				led[v.From] = true
+			}
+		}
+	}
+	for id := range h.gone {
+		if h.as[id] || led[id] {
+			delete(h.gone, id)
 		}
 	}
 	return h

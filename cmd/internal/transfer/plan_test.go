@@ -1,6 +1,8 @@
 package transfer
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -89,5 +91,40 @@ func TestPlan(t *testing.T) {
 				t.Errorf("kept %d, want %d; runs: %s", kept, test.kept, diff)
 			}
 		})
+	}
+}
+
+func TestLeaveOut(t *testing.T) {
+	list := snaps("a", "a", "a", "a")
+	for name, test := range map[string]struct {
+		have string
+		base format.ID
+		rest int
+	}{
+		"nothing":        {"", format.ID{}, 4},
+		"some":           {id(9).String() + " " + id(2).String() + "\n" + id(1).String() + "\n", id(2), 2},
+		"rewritten":      {id(9).String() + " -" + id(2).String() + "\n" + id(1).String() + "\n", id(1), 2},
+		"all rewritten":  {"-" + id(1).String() + " -" + id(2).String(), format.ID{}, 2},
+		"both":           {"-" + id(2).String() + "\n" + id(2).String(), id(2), 3},
+		"everything":     {id(1).String() + " " + id(2).String() + " " + id(3).String() + " " + id(4).String(), id(4), 0},
+		"many on a line": {strings.Repeat(id(7).String()+" ", 4096) + id(1).String(), id(1), 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "have")
+			if err := os.WriteFile(file, []byte(test.have), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			rest, base, err := leaveOut(list, file)
+			if err != nil || base != test.base || len(rest) != test.rest {
+				t.Errorf("base %s, %d left: %v", base.Short(), len(rest), err)
+			}
+		})
+	}
+	file := filepath.Join(t.TempDir(), "have")
+	if err := os.WriteFile(file, []byte("no id"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := leaveOut(list, file); err == nil {
+		t.Error("a list of something else was taken")
 	}
 }
