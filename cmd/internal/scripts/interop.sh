@@ -17,4 +17,4 @@ if [ -n "$missing" ]; then
   # shellcheck disable=SC2086
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y $missing
 fi
-BK_BIN=$bin exec go test -tags interop -count 1 ./cmd/internal/interop/... ./format/tar
+BK_BIN=$bin exec go test -tags interop -timeout 30m -count 1 ./cmd/internal/interop/... ./format/tar
