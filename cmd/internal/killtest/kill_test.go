@@ -22,7 +22,7 @@ import (
 	"github.com/bk-backup/bk/format"
 )
 
-var programs = []string{"bk-init", "bk-backup", "bk-restore", "bk-snapshots", "bk-export", "bk-import"}
+var programs = []string{"bk-init", "bk-backup", "bk-restore", "bk-snapshots", "bk-export", "bk-import", "bk-filter", "bk-sync", "bk-diff"}
 
 // bin is where TestMain built the programs.
 var bin string
