@@ -9,16 +9,16 @@ import (
 	"os"
 	"time"
 
-	"github.com/alecthomas/kong"
-	"golang.org/x/term"
-
+	"github.com/bk-backup/bk/cmd/internal/cli"
 	"github.com/bk-backup/bk/cmd/internal/show"
-	"github.com/bk-backup/bk/format"
 )
 
-type flags struct {
+func main() {
+	cli.Main("bk-show", "Look into a stream of backups.", &command{})
+}
+
+type command struct {
 	Text    bool `xor:"mode" help:"A line a record, with everything in it. This is the default."`
-	JSON    bool `xor:"mode" name:"json" help:"A JSON object a record, a line each."`
 	List    bool `xor:"mode" short:"l" help:"List the entries like tar tv."`
 	Summary bool `xor:"mode" short:"s" help:"Snapshots, files, bytes, unique bytes, compression."`
 	Vector  bool `xor:"mode" hidden:"" help:"Answer as spec/vectors/README.md says."`
@@ -27,63 +27,47 @@ type flags struct {
 	File string `arg:"" optional:"" help:"The file that holds the stream. Standard input if not given."`
 }
 
+// Help is the longer text.
+func (*command) Help() string {
+	return `With --json every record is a JSON object on a line of its own. The exit code is 4 if the stream is cut off or wrong.
+
+  bk-export --all | bk-show --summary --verify
+  zstdcat home.bk.zst | bk-show --list`
+}
+
 // mode returns what the flags choose.
-func (f *flags) mode() show.Mode {
+func (c *command) mode(json bool) show.Mode {
 	switch {
-	case f.JSON:
+	case json:
 		return show.JSON
-	case f.List:
+	case c.List:
 		return show.List
-	case f.Vector:
+	case c.Vector:
 		return show.Vector
-	case f.Summary, f.Verify && !f.Text:
+	case c.Summary, c.Verify && !c.Text:
 		return show.Summary
 	}
 	return show.Text
 }
 
-func main() { os.Exit(run()) }
-
-// run returns the exit code: 0 done, 1 failed, 2 wrong usage, 4 a bad stream.
-func run() int {
-	var f flags
-	code := -1
-	parser, err := kong.New(&f,
-		kong.Name("bk-show"),
-		kong.Description("Shows a stream of backups. The exit code is 4 if the stream is cut off or wrong."),
-		kong.Exit(func(c int) { code = c }))
-	if err != nil {
-		return fail(err, 1)
+// Run shows the stream.
+func (c *command) Run(ctx context.Context, app *cli.App) error {
+	if app.JSON && (c.Text || c.List || c.Summary || c.Vector) {
+		return cli.Usagef("--json, --text, --list and --summary exclude each other")
 	}
-	_, err = parser.Parse(os.Args[1:])
-	switch {
-	case code >= 0:
-		return code
-	case err != nil:
-		return fail(err, 2)
-	}
-	var in io.Reader = os.Stdin
-	if f.File != "" {
-		file, err := os.Open(f.File)
+	var in io.Reader
+	if c.File != "" {
+		file, err := os.Open(c.File)
 		if err != nil {
-			return fail(fmt.Errorf("open the stream: %w", err), 1)
+			return fmt.Errorf("open the stream: %w", err)
 		}
 		defer file.Close()
 		in = file
-	} else if term.IsTerminal(int(os.Stdin.Fd())) {
-		return fail(fmt.Errorf("standard input is a terminal: give a FILE, or put a program that writes a stream before a pipe"), 2)
+	} else {
+		var err error
+		if in, err = app.StreamIn(); err != nil {
+			return err
+		}
 	}
-	err = show.Run(context.Background(), os.Stdout, in, show.Options{Mode: f.mode(), Verify: f.Verify, Location: time.Local})
-	switch {
-	case format.ClassOf(err) != "":
-		return fail(err, 4)
-	case err != nil:
-		return fail(err, 1)
-	}
-	return 0
-}
-
-func fail(err error, code int) int {
-	fmt.Fprintln(os.Stderr, "bk-show:", err)
-	return code
+	return show.Run(ctx, app.Stdout, in, show.Options{Mode: c.mode(app.JSON), Verify: c.Verify, Location: time.Local})
 }
