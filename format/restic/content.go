@@ -53,18 +53,21 @@ func (w *content) chunk(c *change, id *format.ID) (size uint32, err error) {
 	}
 	d := &format.Data{ID: *id, Size: size, Once: true}
 	if !e.opts.Flat {
-		if w.sent.has(n) {
-			if w.dry {
-				w.again.set(n)
+		sent := w.sent.has(n)
+		if !sent || e.opts.Copy {
+			if offset, ok, err := w.inOld(c, id); err != nil {
+				return 0, err
+			} else if ok {
+				return size, w.copyRun(offset, size)
 			}
-			return size, w.ref(id, size)
 		}
-		if offset, ok, err := w.inOld(c, id); err != nil {
-			return 0, err
-		} else if ok {
-			return size, w.copyRun(offset, size)
+		if sent && w.dry {
+			w.again.set(n)
 		}
 		w.sent.set(n)
+		if sent || e.opts.HasChunk != nil && e.opts.HasChunk(*id, size) {
+			return size, w.ref(id, size)
+		}
 		d.Once = !w.again.has(n)
 	}
 	if w.dry {

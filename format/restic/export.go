@@ -79,7 +79,7 @@ func (e *exporter) whole() bool { return e.opts.Flat || e.opts.Full }
 // copies reports whether content that the parent's version of a file has is
 // named by copy: where a base makes it necessary, or where it was asked for.
 func (e *exporter) copies() bool {
-	return (e.base != nil || e.opts.Copy) && !e.whole() && !e.opts.Held
+	return (e.base != nil || e.opts.Copy) && !e.opts.NoCopy && !e.whole() && !e.opts.Held
 }
 
 // features are what a reader of this stream must know, in order.
@@ -92,7 +92,7 @@ func (e *exporter) features() []format.Feature {
 		{e.base != nil && !e.whole(), format.FeatureBase},
 		{e.copies(), format.FeatureCopy},
 		{e.opts.Flat, format.FeatureFlat},
-		{e.opts.Held, format.FeatureHeld},
+		{e.opts.Held || e.opts.HasChunk != nil && !e.opts.Flat, format.FeatureHeld},
 		{!e.opts.Plain, format.FeatureZstd},
 	} {
 		if x.used {

@@ -206,6 +206,17 @@ def hist():
     compare("hist: nothing new to convert", "bk-export -r %s --all --have <(bk-import -r %s --list-imported) | bk-import -q -r %s" % (bk, bk2, bk2), theirs, reps=1)
     if shutil.which("bk-sync", path=BIN):
         compare("hist: nothing new to sync", "bk-sync -q -r %s --to %s" % (bk, bk2), theirs, reps=1)
+        bk3 = WORK + "/anew"
+        compare("hist: cut and compress all 20 anew", "bk-sync -q -r %s --to %s --chunker gear:128KiB --compression fastest" % (bk, bk3), theirs,
+                reps=1, reset=("rm -rf %s; BK_REPO=%s bk-init -q" % (bk3, bk3), copy[1]))
+        subprocess.run([SCRIPTS + "/evolve.py", "step", "20", tree], check=True)
+        for side, command in enumerate(("bk-backup -q -r %s ." % bk, "restic -q -r %s backup ." % re)):
+            if side == 0 or RESTIC:
+                run(command, tree)
+        compare("hist: the 21st, three programs", "bk-export -r %s --all --have <(bk-import -r %s --list-imported) | bk-filter -q | bk-import -q -r %s" % (bk, bk2, bk2), theirs, reps=1)
+        compare("hist: the 21st, cut anew", "bk-sync -q -r %s --to %s --chunker gear:128KiB --compression fastest" % (bk, bk3), theirs, reps=1)
+        compare("hist: prove that the conversion is faithful", "bk-diff -q -r %s --with %s" % (bk, bk2), None, reps=1)
+        compare("hist: drop one pattern in place", "bk-rewrite -q -r %s --all --drop '*.h' --forget" % bk, "restic -q -r %s rewrite --exclude '*.h' --forget" % re, reps=1)
 
 
 def main():

@@ -150,7 +150,7 @@ func report(app *cli.App, sum repo.Imported) {
 			"snapshots": ids, "snapshots_held": sum.HeldAlready, "entries": sum.Entries, "bytes": sum.Bytes,
 			"chunks": sum.DataChunks, "chunks_new": sum.NewChunks, "bytes_new": sum.NewBytes,
 			"bytes_new_compressed": sum.PayloadBytes, "bytes_stored": sum.StoredBytes, "packs": sum.Packs,
-			"bytes_cut": sum.BytesCut, "bytes_read_back": sum.BytesReadBack,
+			"bytes_cut": sum.BytesCut, "bytes_read_back": sum.BytesReadBack, "losses": lossesJSON(sum.Losses),
 		})
 		return
 	}
@@ -163,4 +163,18 @@ func report(app *cli.App, sum repo.Imported) {
 	if sum.BytesCut > 0 {
 		app.Sayf("cut anew: %s; read again from the repository for that: %s", cli.Bytes(sum.BytesCut), cli.Bytes(sum.BytesReadBack))
 	}
+}
+
+// lossesJSON is what was lost, for programs.
+func lossesJSON(losses []format.Loss) []map[string]any {
+	list := make([]map[string]any, 0, len(losses))
+	for _, l := range losses {
+		paths := make([]map[string]any, len(l.Paths))
+		for i, path := range l.Paths {
+			paths[i] = map[string]any{}
+			cli.JSONName(paths[i], "path", "/"+path)
+		}
+		list = append(list, map[string]any{"kind": l.Kind, "count": l.Count, "paths": paths})
+	}
+	return list
 }

@@ -246,6 +246,7 @@ func (w *rewriter) report() {
 			"snapshots": ids, "snapshots_unchanged": w.sum.Unchanged, "snapshots_before": w.before, "snapshots_forgotten": w.forgotten,
 			"dropped_entries": w.dropped.DroppedEntries, "dropped_bytes": w.dropped.DroppedBytes,
 			"chunks_read": w.read, "chunks_new": w.sum.NewChunks, "bytes_stored": w.sum.StoredBytes,
+			"losses": lossesJSON(w.sum.Losses),
 		})
 		return
 	}
