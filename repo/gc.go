@@ -122,6 +122,7 @@ type survey struct {
 	indexes [][32]byte // that the cache covers
 	packs   map[[32]byte]*packState
 	adopted []store.Info // packs that no index lists and that can be read
+	alien   []Damage     // those that cannot be read, or are another group's
 	marks   *index.Marks
 }
 
@@ -314,7 +315,7 @@ func (c *survey) listPacks() error {
 // adopt reads the directories of packs that no index lists.
 func (c *survey) adopt(unlisted []store.Info) error {
 	var adopted []pack.Listed
-	c.adopted = nil
+	c.adopted, c.alien = nil, nil
 	for i, info := range unlisted {
 		c.progress("read packs that no index lists", i, len(unlisted))
 		listed, err := c.r.readDirectory(c.ctx, info)
@@ -323,6 +324,7 @@ func (c *survey) adopt(unlisted []store.Info) error {
 		}
 		if err != nil {
 			c.r.opts.Log.Warn("a pack that no index lists cannot be read and is left alone", "error", err)
+			c.alien = append(c.alien, Damage{info.Name, err})
 			continue
 		}
 		c.packs[listed.Info.Name].foreign = false
