@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/repo/internal/mp"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
@@ -51,6 +53,7 @@ func (r *Repository) Forget(ctx context.Context, snaps []*Snapshot, reason strin
 	if err := r.createObject(ctx, name, seal.KindForget, r.keys.SignForget(mp.Encode(&body))); err != nil {
 		return fmt.Errorf("record what is forgotten: %w", err)
 	}
+	r.sawForget(name)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(2 * r.workers())
 	for _, s := range snaps {
@@ -63,4 +66,67 @@ func (r *Repository) Forget(ctx context.Context, snaps []*Snapshot, reason strin
 		})
 	}
 	return g.Wait()
+}
+
+// forgottenIDs returns the ids of the snapshots that signed records say were
+// forgotten. A record that cannot be read is passed over.
+func (r *Repository) forgottenIDs(ctx context.Context) (map[format.ID]bool, error) {
+	var names []string
+	err := r.store.List(ctx, r.forgetDir(), func(info store.Info) error {
+		if _, ok := seal.ParseName(info.Name); ok {
+			names = append(names, info.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read what was forgotten: %w", err)
+	}
+	var mu sync.Mutex
+	ids := make(map[format.ID]bool)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(2 * r.workers())
+	for _, name := range names {
+		g.Go(func() error {
+			body, err := r.readForget(gctx, name)
+			if gctx.Err() != nil {
+				return context.Cause(gctx)
+			}
+			if err != nil {
+				r.opts.Log.Warn("a record of what was forgotten cannot be read", "error", err)
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, id := range body.Snapshots {
+				if len(id) == len(format.ID{}) {
+					ids[format.ID(id)] = true
+				}
+			}
+			return nil
+		})
+	}
+	return ids, g.Wait()
+}
+
+// forgetDir is where this client's records lie.
+func (r *Repository) forgetDir() string {
+	client := r.keys.Client()
+	return fmt.Sprintf("%s%x/", seal.KindForget.Dir(), client[:])
+}
+
+// readForget reads and verifies one record.
+func (r *Repository) readForget(ctx context.Context, name string) (*forgetBody, error) {
+	plain, err := r.getObject(ctx, name, seal.KindForget)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := r.keys.VerifyForget(plain)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	body := new(forgetBody)
+	if err := mp.Decode(signed, body); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return body, nil
 }

@@ -162,7 +162,10 @@ func unreadable(damage []Damage) error {
 
 // List returns the client's snapshots, oldest first; those of other clients are
 // passed over. Objects that cannot be opened are left out and returned as damage.
+// So are, with ErrRolledBack, those that were there when this machine looked last
+// and are neither there nor forgotten now: storage went back (seen.go).
 func (r *Repository) List(ctx context.Context) ([]*Snapshot, []Damage, error) {
+	seen := r.loadSeen()
 	var infos []store.Info
 	err := r.store.List(ctx, seal.KindSnapshot.Dir(), func(info store.Info) error {
 		if name, ok := seal.ParseName(info.Name); ok && name.Client == r.keys.Client() {
@@ -198,6 +201,11 @@ func (r *Repository) List(ctx context.Context) ([]*Snapshot, []Damage, error) {
 	if err := g.Wait(); err != nil {
 		return nil, nil, err
 	}
+	hidden, err := r.compareSeen(ctx, seen, infos, list)
+	if err != nil {
+		return nil, nil, fmt.Errorf("compare %s with what was seen of it before: %w", r.store, err)
+	}
+	damage = append(damage, hidden...)
 	slices.SortFunc(list, compareSnapshots)
 	slices.SortFunc(damage, func(a, b Damage) int { return slices.Compare([]byte(a.Name), []byte(b.Name)) })
 	return list, damage, nil
