@@ -159,6 +159,9 @@ func (c *remove) Run(ctx context.Context, app *cli.App) error {
 		if errors.Is(err, keyring.ErrLastCredential) {
 			return &cli.Error{Err: err, Fix: "add another one first with bk-key add"}
 		}
+		if errors.Is(err, keyring.ErrInUse) {
+			return &cli.Error{Err: err, Fix: "open the repository with the one that is to stay, and remove this one then"}
+		}
 		return err
 	}
 	return say(app, id, "removed credential %s")
