@@ -114,7 +114,8 @@ func TestLeaveOut(t *testing.T) {
 			if err := os.WriteFile(file, []byte(test.have), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			rest, base, err := leaveOut(list, file)
+			have, err := readHave(file)
+			rest, base := have.leaveOut(list)
 			if err != nil || base != test.base || len(rest) != test.rest {
 				t.Errorf("base %s, %d left: %v", base.Short(), len(rest), err)
 			}
@@ -124,7 +125,7 @@ func TestLeaveOut(t *testing.T) {
 	if err := os.WriteFile(file, []byte("no id"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := leaveOut(list, file); err == nil {
+	if _, err := readHave(file); err == nil {
 		t.Error("a list of something else was taken")
 	}
 }
