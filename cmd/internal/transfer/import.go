@@ -126,12 +126,20 @@ func (c *Import) list(ctx context.Context, app *cli.App) error {
 		return err
 	}
 	defer r.Close()
+	out := bufio.NewWriter(app.Stdout)
+	if err := writeImported(ctx, out, r); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+// writeImported writes the list of what a repository holds.
+func writeImported(ctx context.Context, out *bufio.Writer, r *repo.Repository) error {
 	list, _, err := r.List(ctx)
 	if err != nil {
 		return err
 	}
 	h := heldBy(r, list)
-	out := bufio.NewWriter(app.Stdout)
 	for _, s := range list {
 		for i, id := range s.IDs() {
 			if i > 0 {
@@ -144,16 +152,12 @@ func (c *Import) list(ctx context.Context, app *cli.App) error {
 		}
 		fmt.Fprintln(out)
 	}
-	err = r.Partials(ctx, func(p repo.Partial) error {
+	return r.Partials(ctx, func(p repo.Partial) error {
 		if h.as[p.IDs[0]] {
 			return nil
 		}
 		return writePartial(out, p)
 	})
-	if err != nil {
-		return err
-	}
-	return out.Flush()
 }
 
 // writePartial says what came of an unfinished snapshot, some chunks to a line.

@@ -121,6 +121,15 @@ func TestLeaveOut(t *testing.T) {
 			}
 		})
 	}
+	hosts := &have{ids: set(id(2), id(3)), parents: set(id(2), id(3))}
+	rest, base := hosts.leaveOut(snaps("a", "b", "c", "a", "b", "c", "a"))
+	var order []format.ID
+	for _, s := range rest {
+		order = append(order, s.ID)
+	}
+	if diff := cmp.Diff([]format.ID{id(5), id(1), id(4), id(7), id(6)}, order); diff != "" || base != id(2) {
+		t.Errorf("three hosts: base %s, %s", base.Short(), diff)
+	}
 	file := filepath.Join(t.TempDir(), "have")
 	if err := os.WriteFile(file, []byte("no id"), 0o600); err != nil {
 		t.Fatal(err)
