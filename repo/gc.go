@@ -401,7 +401,33 @@ func (c *survey) mark() error {
 		}
 	}
 	c.sum.Missing = missing.Load()
-	return nil
+	return c.markPartials()
+}
+
+// markPartials marks what came of snapshots whose import was cut off, as far as it
+// is there, so that going on with the import need not send it again. What was noted
+// longer than the grace ago counts no more, and the note is removed.
+func (c *collector) markPartials() error {
+	since := c.now.Add(-c.opts.Grace)
+	return c.r.eachPartial(c.ctx, func(info store.Info, p *partial) error {
+		if !info.Created.After(since) {
+			if c.opts.DryRun {
+				return nil
+			}
+			if err := c.r.store.Delete(c.ctx, info.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
+				return fmt.Errorf("remove the note of an unfinished import: %w", err)
+			}
+			return nil
+		}
+		for i := range p.runs {
+			for _, id := range p.runs[i].ids() {
+				if _, _, err := c.marks.Mark(c.r.label.LabelOf(seal.ChunkData, id)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // marker walks listings and marks what they need; a node that is marked already
