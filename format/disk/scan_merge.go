@@ -205,7 +205,7 @@ func (m *merge) file(n *node) error {
 	what, reserved := taskMeta, int64(0)
 	switch {
 	case isFile && link != nil && link.content != nil:
-		what = taskLink
+		what, known = taskLink, nil
 	case isFile:
 		what = taskFile
 		if known == nil && !m.options.ListingOnly {
