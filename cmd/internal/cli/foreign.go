@@ -3,9 +3,12 @@ package cli
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/tar"
@@ -26,8 +29,34 @@ var sinks = map[string]func(ctx context.Context, app *App, place string, opts Si
 
 // SinkOptions are what every foreign sink is told.
 type SinkOptions struct {
-	Strict     bool // refuse what cannot be held
+	Strict     bool     // refuse what cannot be held
+	Settings   []string // KEY=VALUE, of those that the system has
 	OnProgress func(format.Progress)
+}
+
+// SinkFlags are the flags of programs that can write into foreign systems.
+type SinkFlags struct {
+	Option []string `short:"o" sep:"none" placeholder:"KEY=VALUE" help:"Something that only the target's system knows, such as version=1 for a new restic repository (repeatable)."`
+}
+
+// settings divides KEY=VALUE pairs into the variables that a system has for its
+// keys. A key that is not among them is wrong usage.
+func settings(system string, pairs []string, known map[string]*string) error {
+	for _, pair := range pairs {
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return Usagef("-o %s: it has the form KEY=VALUE", pair)
+		}
+		into := known[key]
+		switch {
+		case into == nil && len(known) == 0:
+			return Usagef("-o %s: %s has no such options", pair, system)
+		case into == nil:
+			return Usagef("-o %s: %s has the options %s", pair, system, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+		}
+		*into = value
+	}
+	return nil
 }
 
 // ForeignSink writes snapshots into another system.
@@ -53,6 +82,9 @@ func (app *App) OpenSink(ctx context.Context, f *RepoFlags, opts SinkOptions) (F
 	}
 	scheme, place := store.SplitLocation(url)
 	create, ok := sinks[scheme]
+	if !ok && len(opts.Settings) > 0 {
+		return nil, Usagef("-o %s: this is for other systems than bk", opts.Settings[0])
+	}
 	if !ok {
 		return nil, nil
 	}
@@ -79,6 +111,9 @@ func openTar(ctx context.Context, app *App, place string) (format.System, error)
 }
 
 func createTar(ctx context.Context, app *App, place string, opts SinkOptions) (ForeignSink, error) {
+	if err := settings("tar", opts.Settings, nil); err != nil {
+		return nil, err
+	}
 	o := tar.SinkOptions{Strict: opts.Strict, OnProgress: opts.OnProgress}
 	if place == "-" {
 		out, err := app.StreamOut()

@@ -17,6 +17,7 @@ import (
 type Import struct {
 	cli.RepoFlags `embed:""`
 	chunkers.Flag `embed:""`
+	cli.SinkFlags `embed:""`
 
 	Compression  string `placeholder:"LEVEL" help:"Compress again: none, fastest, default, better, best or zstd:LEVEL. Default, keep: what comes compressed stays as it is, and the repository's setting applies to the rest."`
 	Held         bool   `help:"Accept content that is only named, if this repository holds it (bk-export --held)."`
@@ -47,7 +48,7 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 	// program of the pipe may be asking before that.
 	buffered := bufio.NewReaderSize(in, 1<<16)
 	_, _ = buffered.Peek(1)
-	foreign, err := app.OpenSink(ctx, &c.RepoFlags, cli.SinkOptions{Strict: c.Strict, OnProgress: app.Progress()})
+	foreign, err := app.OpenSink(ctx, &c.RepoFlags, cli.SinkOptions{Strict: c.Strict, Settings: c.Option, OnProgress: app.Progress()})
 	if err != nil {
 		return err
 	}
