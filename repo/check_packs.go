@@ -292,13 +292,9 @@ type packReader struct {
 }
 
 func (k *checker) newPackReader(ctx context.Context, info *pack.Info) (*packReader, error) {
-	secret := k.r.own.EpochKey(info.Epoch)
-	if secret == nil {
-		return nil, fmt.Errorf("read %s: it is sealed under epoch %d, whose key this client does not have", info.ObjectName(), info.Epoch)
-	}
-	op, err := pack.NewOpener(secret, k.r.header(info.Kind), info)
+	op, err := k.r.opener(ctx, info)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", info.ObjectName(), err)
+		return nil, err
 	}
 	kind := seal.ChunkData
 	if info.Kind == seal.KindMetaPack {

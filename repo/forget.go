@@ -65,7 +65,58 @@ func (r *Repository) Forget(ctx context.Context, snaps []*Snapshot, reason strin
 			return nil
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return r.deleteTwins(ctx, snaps)
+}
+
+// deleteTwins deletes objects of snapshots that were made since they were
+// listed, because they were being sealed again under another epoch.
+func (r *Repository) deleteTwins(ctx context.Context, snaps []*Snapshot) error {
+	if n, _ := r.latest.group().CurrentEpoch(); n == 1 {
+		return nil
+	}
+	gone := make(map[seal.Name]bool, len(snaps))
+	for _, s := range snaps {
+		gone[s.slot()] = true
+	}
+	return r.store.List(ctx, seal.KindSnapshot.Dir(), func(info store.Info) error {
+		name, ok := seal.ParseName(info.Name)
+		slot := name
+		slot.Resealed = 0
+		if !ok || name.Resealed == 0 || !gone[slot] {
+			return nil
+		}
+		if err := r.store.Delete(ctx, info.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("forget what was sealed again: %w", err)
+		}
+		return nil
+	})
+}
+
+// eachForget calls fn with every forget object of this client. One that is being
+// sealed again may come twice.
+func (r *Repository) eachForget(ctx context.Context, fn func(*forgetBody)) error {
+	names := objectNames{r: r, prefix: seal.KindForget.Dir()}
+	for names.more() {
+		infos, err := names.next(ctx)
+		if err != nil {
+			return fmt.Errorf("list what was forgotten: %w", err)
+		}
+		for _, info := range infos {
+			b, err := r.readForget(ctx, info.Name)
+			if errors.Is(err, store.ErrNotFound) {
+				names.vanished()
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("read what was forgotten: %w", err)
+			}
+			fn(b)
+		}
+	}
+	return nil
 }
 
 // forgottenIDs returns the ids of the snapshots that signed records say were

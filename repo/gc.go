@@ -30,9 +30,18 @@ type CollectOptions struct {
 	// in part, as a share of what is needed: 0 means MaxUnusedDefault, a
 	// negative number none.
 	MaxUnused float64
-	// MaxRepack bounds the bytes that one collection copies out of such packs;
-	// 0: no bound.
+	// MaxRepack bounds the bytes that one collection copies out of such packs,
+	// and out of packs that are too small; 0: no bound.
 	MaxRepack int64
+	// Reseal moves everything that is sealed under an earlier epoch than the
+	// current one (spec/repository.md, section 10).
+	Reseal bool
+	// MaxReseal bounds the bytes that Reseal copies out of packs in one
+	// collection, but for one pack; 0: no bound.
+	MaxReseal int64
+	// MaxTime is how long after its begin a collection begins to copy out of
+	// another pack, but for the first; 0: no bound.
+	MaxTime time.Duration
 	// OnProgress is told what is being done, and how much of it is done.
 	OnProgress func(what string, done, total int)
 }
@@ -60,9 +69,15 @@ type Collected struct {
 	Condemned PackSum // by the plan that was made now
 	Repacked  PackSum // of these, packs that were needed in part
 	Copied    int64   // stored bytes of chunks copied out of them
+	Resealed  PackSum // of these, packs of earlier epochs
 	Waiting   PackSum // condemned by earlier plans whose time has not come
 	NextDue   time.Time
 	Fenced    int // sessions that were expired
+
+	// With Reseal, what is still there under earlier epochs at the end: packs,
+	// those that are condemned included, and other objects.
+	OldPacks   PackSum
+	OldObjects int
 }
 
 // Collect removes what no snapshot needs, in two steps (spec/repository.md,
@@ -76,7 +91,7 @@ func (r *Repository) Collect(ctx context.Context, opts CollectOptions) (sum Coll
 	if err := r.keys.CheckWrite(); err != nil {
 		return sum, err
 	}
-	c := &collector{survey: survey{r: r, ctx: ctx, onProgress: opts.OnProgress, sum: &sum}, opts: opts}
+	c := &collector{survey: survey{r: r, ctx: ctx, onProgress: opts.OnProgress, sum: &sum}, opts: opts, begun: r.opts.Now()}
 	if c.opts.MaxUnused == 0 {
 		c.opts.MaxUnused = MaxUnusedDefault
 	}
@@ -91,6 +106,9 @@ func (r *Repository) Collect(ctx context.Context, opts CollectOptions) (sum Coll
 		c.finishing = true
 		_, err = c.round()
 	}
+	if err == nil && opts.Reseal {
+		err = c.resealRest()
+	}
 	if err != nil {
 		return sum, fmt.Errorf("collect garbage in %s: %w", r, err)
 	}
@@ -102,6 +120,7 @@ type collector struct {
 	survey
 	opts    CollectOptions
 	session *session // its own; nil for a dry run
+	begun   time.Time
 
 	now     time.Time // by storage's clock
 	writing []*writing
@@ -130,6 +149,8 @@ type survey struct {
 type packState struct {
 	size    int64
 	created time.Time
+	kind    seal.Kind
+	epoch   uint32
 	stored  bool // it is on storage
 	foreign bool // neither listed by an index nor readable: another group's, or damaged
 	plan    uint64
@@ -266,7 +287,7 @@ func (c *survey) openIndex() (err error) {
 func (c *survey) listPacks() error {
 	c.packs = make(map[[32]byte]*packState)
 	err := c.cache.EachPack(func(info pack.Info) error {
-		c.packs[info.Name] = &packState{size: info.Size, run: -1}
+		c.packs[info.Name] = &packState{size: info.Size, kind: info.Kind, epoch: info.Epoch, run: -1}
 		return nil
 	})
 	if err != nil {
@@ -327,17 +348,21 @@ func (c *survey) adopt(unlisted []store.Info) error {
 			c.alien = append(c.alien, Damage{info.Name, err})
 			continue
 		}
-		c.packs[listed.Info.Name].foreign = false
+		st := c.packs[listed.Info.Name]
+		st.foreign, st.kind, st.epoch = false, listed.Info.Kind, listed.Info.Epoch
 		adopted = append(adopted, listed)
 		c.adopted = append(c.adopted, info)
 	}
 	return c.cache.Adopt(adopted)
 }
 
-// Ranks of the places of a chunk, the best first: a pack that stays; one that is
-// condemned, the latest plan first, since a plan treats the packs of earlier
-// ones as absent; one that was deleted and is there again; one that is lost.
+// Ranks of the places of a chunk, the best first: a pack that stays, and of
+// these one of the current epoch, so that copies which an interrupted collection
+// made are not made again; one that is condemned, the latest plan first, since a
+// plan treats the packs of earlier ones as absent; one that was deleted and is
+// there again; one that is lost.
 const (
+	rankOld     = 1
 	rankPlanned = 1 << 20
 	rankGone    = 1 << 29
 	rankLost    = 1 << 30
@@ -348,6 +373,7 @@ func (c *survey) rank(info pack.Info) int32 {
 	for _, p := range c.plans {
 		last = max(last, p.number)
 	}
+	current, _ := c.r.latest.group().CurrentEpoch()
 	switch st := c.packs[info.Name]; {
 	case st == nil || !st.stored:
 		return rankLost
@@ -355,6 +381,8 @@ func (c *survey) rank(info pack.Info) int32 {
 		return rankGone
 	case st.planned:
 		return rankPlanned + int32(min(last-st.plan, rankPlanned))
+	case st.epoch < current:
+		return rankOld
 	}
 	return 0
 }
@@ -373,7 +401,33 @@ func (c *survey) mark() error {
 		}
 	}
 	c.sum.Missing = missing.Load()
-	return nil
+	return c.markPartials()
+}
+
+// markPartials marks what came of snapshots whose import was cut off, as far as it
+// is there, so that going on with the import need not send it again. What was noted
+// longer than the grace ago counts no more, and the note is removed.
+func (c *collector) markPartials() error {
+	since := c.now.Add(-c.opts.Grace)
+	return c.r.eachPartial(c.ctx, func(info store.Info, p *partial) error {
+		if !info.Created.After(since) {
+			if c.opts.DryRun {
+				return nil
+			}
+			if err := c.r.store.Delete(c.ctx, info.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
+				return fmt.Errorf("remove the note of an unfinished import: %w", err)
+			}
+			return nil
+		}
+		for i := range p.runs {
+			for _, id := range p.runs[i].ids() {
+				if _, _, err := c.marks.Mark(c.r.label.LabelOf(seal.ChunkData, id)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // marker walks listings and marks what they need; a node that is marked already

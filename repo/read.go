@@ -45,21 +45,24 @@ const openersMax = 4096
 func (o *openers) init() { o.packs = make(map[[32]byte]*pack.Opener) }
 
 // opener returns what opens the chunks of a pack.
-func (r *Repository) opener(info *pack.Info) (*pack.Opener, error) {
+func (r *Repository) opener(ctx context.Context, info *pack.Info) (*pack.Opener, error) {
 	o := &r.openers
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	if op, ok := o.packs[info.Name]; ok {
+	op, ok := o.packs[info.Name]
+	o.mu.Unlock()
+	if ok {
 		return op, nil
 	}
-	secret := r.own.EpochKey(info.Epoch)
-	if secret == nil {
-		return nil, fmt.Errorf("pack %x: sealed under epoch %d, whose key this client does not have", info.Name[:8], info.Epoch)
-	}
-	op, err := pack.NewOpener(secret, r.header(info.Kind), info)
+	secret, err := r.epochKey(ctx, info.Epoch)
 	if err != nil {
 		return nil, fmt.Errorf("pack %x: %w", info.Name[:8], err)
 	}
+	h, _ := r.header(info.Kind)
+	if op, err = pack.NewOpener(secret, h, info); err != nil {
+		return nil, fmt.Errorf("pack %x: %w", info.Name[:8], err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if len(o.packs) >= openersMax {
 		clear(o.packs)
 	}
@@ -175,7 +178,7 @@ func (r *Repository) readRun(ctx context.Context, kind seal.ChunkKind, part []wa
 	size := int(end - int64(first.Offset))
 	buf := format.AllocPayload(size)
 	defer format.FreePayload(buf)
-	op, err := r.opener(&first.Pack)
+	op, err := r.opener(ctx, &first.Pack)
 	if err == nil {
 		err = r.store.ReadAt(ctx, name, buf, int64(first.Offset))
 	}

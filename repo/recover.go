@@ -194,11 +194,7 @@ func (r *Repository) readDirectory(ctx context.Context, info store.Info) (pack.L
 			if group != r.own.ID {
 				return nil, fmt.Errorf("it belongs to group %s: %w", group, errOtherGroup)
 			}
-			secret := r.own.EpochKey(epoch)
-			if secret == nil {
-				return nil, fmt.Errorf("sealed under epoch %d, whose key this client does not have", epoch)
-			}
-			return secret, nil
+			return r.epochKey(ctx, epoch)
 		})
 	return listed, err
 }

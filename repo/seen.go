@@ -27,12 +27,12 @@ var ErrRolledBack = errors.New("storage went back: this was there, and no record
 // which is trusted as the machine is (spec/repository.md, section 10).
 type seen struct {
 	heads  []seenHead
-	forget string // name of the object; empty: there was none
+	forget string // name of the object, as it was first sealed; empty: there was none
 }
 
 // seenHead is one of the snapshots with the highest sequence.
 type seenHead struct {
-	object   string
+	object   string // as it was first sealed
 	sequence uint64
 	id       format.ID
 }
@@ -162,7 +162,17 @@ func (r *Repository) sawForget(name string) {
 	}
 }
 
-func headOf(s *Snapshot) seenHead { return seenHead{s.objectName(), s.Sequence, s.ID} }
+func headOf(s *Snapshot) seenHead { return seenHead{slotOf(s.objectName()), s.Sequence, s.ID} }
+
+// slotOf is the name that an object had before it was sealed again.
+func slotOf(object string) string {
+	name, ok := seal.ParseName(object)
+	if !ok {
+		return object
+	}
+	name.Resealed = 0
+	return name.String()
+}
 
 // compareSeen returns what was seen before and is hidden now. If nothing is, it
 // remembers what is there. was is what was seen before the snapshots, of which
@@ -173,7 +183,7 @@ func (r *Repository) compareSeen(ctx context.Context, was *seen, infos []store.I
 	}
 	there := make(map[string]bool, len(infos))
 	for _, info := range infos {
-		there[info.Name] = true
+		there[slotOf(info.Name)] = true
 	}
 	is := &seen{}
 	for _, s := range list {
@@ -188,8 +198,9 @@ func (r *Repository) compareSeen(ctx context.Context, was *seen, infos []store.I
 	forgetThere := was.forget == ""
 	err := r.store.List(ctx, r.forgetDir(), func(info store.Info) error {
 		if _, ok := seal.ParseName(info.Name); ok {
-			is.forget = max(is.forget, info.Name)
-			forgetThere = forgetThere || info.Name == was.forget
+			slot := slotOf(info.Name)
+			is.forget = max(is.forget, slot)
+			forgetThere = forgetThere || slot == was.forget
 		}
 		return nil
 	})

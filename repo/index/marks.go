@@ -103,6 +103,23 @@ func (m *Marks) best(label seal.Label) (best int, at uint64, err error) {
 	return best, at, nil
 }
 
+// MarkedIn reports whether the place of a chunk in a pack is marked.
+func (m *Marks) MarkedIn(label seal.Label, pack [32]byte) (marked bool, err error) {
+	for i := range m.runs {
+		mr := &m.runs[i]
+		err := mr.run.find(label, func(n uint64, loc Location) bool {
+			if mr.bits[n/64].Load()&(1<<(n%64)) != 0 && mr.run.Pack(loc.Pack).Name == pack {
+				marked = true
+			}
+			return !marked
+		})
+		if marked || err != nil {
+			return marked, err
+		}
+	}
+	return false, nil
+}
+
 // Each calls fn with every record, the number of the run that it is in, and
 // whether it is marked. A run has a record once; several runs may have the same.
 func (m *Marks) Each(fn func(run int, label seal.Label, hit Hit, marked bool) error) error {
