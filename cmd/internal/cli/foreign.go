@@ -24,12 +24,15 @@ var systems = map[string]func(ctx context.Context, app *App, place string) (form
 
 // sinks are the foreign systems that can be written, likewise.
 var sinks = map[string]func(ctx context.Context, app *App, place string, opts SinkOptions) (ForeignSink, error){
-	"tar": createTar,
+	"restic": createRestic,
+	"tar":    createTar,
 }
 
 // SinkOptions are what every foreign sink is told.
 type SinkOptions struct {
 	Strict     bool     // refuse what cannot be held
+	Held       bool     // refs may name what the target holds
+	Chunker    []string // --chunker, as it was given
 	Settings   []string // KEY=VALUE, of those that the system has
 	OnProgress func(format.Progress)
 }
@@ -70,6 +73,8 @@ type ForeignSink interface {
 type ForeignSums struct {
 	Snapshots, Held uint64 // written now, and there already
 	Entries, Bytes  uint64
+	New             uint64 // plain bytes of content that the target did not have; 0 where it keeps no chunks
+	Stored          int64  // bytes written for it
 	Losses          []format.Loss
 }
 
@@ -89,6 +94,33 @@ func (app *App) OpenSink(ctx context.Context, f *RepoFlags, opts SinkOptions) (F
 		return nil, nil
 	}
 	return create(ctx, app, place, opts)
+}
+
+// ListImported returns what the foreign system that the flags name holds: for each
+// snapshot its own id and those that it came under, oldest first. It reports
+// false if that is a bk repository.
+func (app *App) ListImported(ctx context.Context, f *RepoFlags) (held [][]format.HeldID, foreign bool, err error) {
+	url, err := f.location(RoleTarget.places...)
+	if err != nil {
+		return nil, false, err
+	}
+	scheme, _ := store.SplitLocation(url)
+	if _, ok := sinks[scheme]; !ok {
+		return nil, false, nil
+	}
+	system, err := app.OpenSystemAs(ctx, f, RoleTarget)
+	if err != nil {
+		return nil, true, err
+	}
+	defer system.Close()
+	lister, ok := system.(interface {
+		Imported(ctx context.Context) ([][]format.HeldID, error)
+	})
+	if !ok {
+		return nil, true, Usagef("--list-imported: %s does not know under which ids its snapshots came", scheme)
+	}
+	held, err = lister.Imported(ctx)
+	return held, true, err
 }
 
 func openTar(ctx context.Context, app *App, place string) (format.System, error) {
@@ -113,6 +145,9 @@ func openTar(ctx context.Context, app *App, place string) (format.System, error)
 func createTar(ctx context.Context, app *App, place string, opts SinkOptions) (ForeignSink, error) {
 	if err := settings("tar", opts.Settings, nil); err != nil {
 		return nil, err
+	}
+	if opts.Held || len(opts.Chunker) > 0 {
+		return nil, Usagef("--held and --chunker are for systems that keep chunks, which a tar archive does not")
 	}
 	o := tar.SinkOptions{Strict: opts.Strict, OnProgress: opts.OnProgress}
 	if place == "-" {
