@@ -14,14 +14,17 @@ import (
 
 // openRestic opens a restic repository with the passphrase that restic's users
 // have in their environment, or else ours.
-func openRestic(ctx context.Context, app *App, place string) (format.System, error) {
+func openRestic(ctx context.Context, app *App, place string, opts SourceOptions) (format.System, error) {
+	if err := settings("restic", opts.Settings, nil); err != nil {
+		return nil, err
+	}
 	st, err := openStore(ctx, place)
 	if err != nil {
 		return nil, err
 	}
 	r, err := restic.Open(ctx, st, restic.Options{
 		Passphrase: func(ctx context.Context) (string, error) {
-			return app.Passphrase(ctx, SecretSource{Variables: []string{"RESTIC_PASSWORD", "BK_PASSPHRASE"}, Prompt: "passphrase for restic:" + place})
+			return app.Passphrase(ctx, SecretSource{Variables: opts.Role.secretsWith("RESTIC_PASSWORD"), Prompt: "passphrase for restic:" + place})
 		},
 		Log: app.Logger(),
 	})
@@ -83,7 +86,7 @@ func (app *App) resticSinkOptions(place string, opts SinkOptions) (restic.SinkOp
 	o.Passphrase = func(ctx context.Context) (_ string, err error) {
 		if !asked {
 			passphrase, err = app.Passphrase(ctx, SecretSource{
-				Variables: []string{"BK_IMPORT_PASSPHRASE", "RESTIC_PASSWORD", "BK_PASSPHRASE"},
+				Variables: RoleTarget.secretsWith("RESTIC_PASSWORD"),
 				Prompt:    "passphrase for restic:" + place,
 			})
 			asked = err == nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/bk-backup/bk/cmd/internal/chunkers"
 	"github.com/bk-backup/bk/cmd/internal/cli"
@@ -119,6 +120,14 @@ func (c *Import) runForeign(ctx context.Context, app *cli.App, sink cli.ForeignS
 // be applied to.
 const noParent = "-"
 
+// A line about what came of a snapshot that was cut off has partialOf before each
+// id of the snapshot, and partialChunk before each id of a chunk.
+const (
+	partialOf      = "~"
+	partialChunk   = "+"
+	partialLineMax = 256 // chunks in such a line
+)
+
 // list prints what the repository holds.
 func (c *Import) list(ctx context.Context, app *cli.App) error {
 	out := bufio.NewWriter(app.Stdout)
@@ -146,6 +155,15 @@ func (c *Import) list(ctx context.Context, app *cli.App) error {
 		return err
 	}
 	defer r.Close()
+	out := bufio.NewWriter(app.Stdout)
+	if err := writeImported(ctx, out, r); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+// writeImported writes the list of what a repository holds.
+func writeImported(ctx context.Context, out *bufio.Writer, r *repo.Repository) error {
 	list, _, err := r.List(ctx)
 	if err != nil {
 		return err
@@ -163,7 +181,31 @@ func (c *Import) list(ctx context.Context, app *cli.App) error {
 		}
 		fmt.Fprintln(out)
 	}
-	return out.Flush()
+	return r.Partials(ctx, func(p repo.Partial) error {
+		if h.as[p.IDs[0]] {
+			return nil
+		}
+		return writePartial(out, p)
+	})
+}
+
+// writePartial says what came of an unfinished snapshot, some chunks to a line.
+func writePartial(out *bufio.Writer, p repo.Partial) error {
+	for chunks := range slices.Chunk(p.Chunks, partialLineMax) {
+		for i, id := range p.IDs {
+			if i > 0 {
+				out.WriteByte(' ')
+			}
+			fmt.Fprint(out, partialOf, id)
+		}
+		for _, ref := range chunks {
+			fmt.Fprint(out, " ", partialChunk, ref.ID)
+		}
+		if err := out.WriteByte('\n'); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // report says what was done.
