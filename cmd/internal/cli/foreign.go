@@ -29,6 +29,7 @@ type foreignSystem struct {
 // SourceOptions are what every foreign system is told that is read.
 type SourceOptions struct {
 	Settings []string // KEY=VALUE, of those that the system has
+	Role     Role     // what it is read for
 }
 
 // SinkOptions are what every foreign sink is told.
@@ -130,11 +131,15 @@ func (app *App) ListImported(ctx context.Context, f *RepoFlags) (held [][]format
 	if err != nil {
 		return nil, false, err
 	}
-	scheme, _ := store.SplitLocation(url)
-	if foreign[scheme].create == nil {
+	scheme, place := store.SplitLocation(url)
+	known, ok := foreign[scheme]
+	switch {
+	case !ok:
 		return nil, false, nil
+	case known.open == nil:
+		return nil, true, Usagef("--list-imported: %s cannot be read", scheme)
 	}
-	system, err := app.OpenSystemAs(ctx, &SourceFlags{RepoFlags: *f}, RoleTarget)
+	system, err := known.open(ctx, app, place, SourceOptions{Role: RoleTarget})
 	if err != nil {
 		return nil, true, err
 	}

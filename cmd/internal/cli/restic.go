@@ -24,7 +24,7 @@ func openRestic(ctx context.Context, app *App, place string, opts SourceOptions)
 	}
 	r, err := restic.Open(ctx, st, restic.Options{
 		Passphrase: func(ctx context.Context) (string, error) {
-			return app.Passphrase(ctx, SecretSource{Variables: []string{"RESTIC_PASSWORD", "BK_PASSPHRASE"}, Prompt: "passphrase for restic:" + place})
+			return app.Passphrase(ctx, SecretSource{Variables: opts.Role.secretsWith("RESTIC_PASSWORD"), Prompt: "passphrase for restic:" + place})
 		},
 		Log: app.Logger(),
 	})
@@ -86,7 +86,7 @@ func (app *App) resticSinkOptions(place string, opts SinkOptions) (restic.SinkOp
 	o.Passphrase = func(ctx context.Context) (_ string, err error) {
 		if !asked {
 			passphrase, err = app.Passphrase(ctx, SecretSource{
-				Variables: []string{"BK_IMPORT_PASSPHRASE", "RESTIC_PASSWORD", "BK_PASSPHRASE"},
+				Variables: RoleTarget.secretsWith("RESTIC_PASSWORD"),
 				Prompt:    "passphrase for restic:" + place,
 			})
 			asked = err == nil
