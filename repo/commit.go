@@ -74,6 +74,7 @@ func (s *session) create(ctx context.Context, snap *Snapshot) error {
 	}
 	s.next++
 	s.saw(snap)
+	s.r.sawCommit(snap)
 	return nil
 }
 

@@ -34,7 +34,7 @@ type CollectOptions struct {
 	// and out of packs that are too small; 0: no bound.
 	MaxRepack int64
 	// Reseal moves everything that is sealed under an earlier epoch than the
-	// current one (spec/repository.md, section 10).
+	// current one (spec/repository.md, section 11).
 	Reseal bool
 	// MaxReseal bounds the bytes that Reseal copies out of packs in one
 	// collection, but for one pack; 0: no bound.
@@ -91,7 +91,7 @@ func (r *Repository) Collect(ctx context.Context, opts CollectOptions) (sum Coll
 	if err := r.keys.CheckWrite(); err != nil {
 		return sum, err
 	}
-	c := &collector{r: r, ctx: ctx, opts: opts, sum: &sum, begun: r.opts.Now()}
+	c := &collector{survey: survey{r: r, ctx: ctx, onProgress: opts.OnProgress, sum: &sum}, opts: opts, begun: r.opts.Now()}
 	if c.opts.MaxUnused == 0 {
 		c.opts.MaxUnused = MaxUnusedDefault
 	}
@@ -117,22 +117,31 @@ func (r *Repository) Collect(ctx context.Context, opts CollectOptions) (sum Coll
 
 // collector is one collection.
 type collector struct {
-	r         *Repository
-	ctx       context.Context
-	opts      CollectOptions
-	sum       *Collected
-	session   *session // its own; nil for a dry run
-	finishing bool     // only carry out the plan that was just made
-	begun     time.Time
+	survey
+	opts    CollectOptions
+	session *session // its own; nil for a dry run
+	begun   time.Time
 
 	now     time.Time // by storage's clock
 	writing []*writing
+}
+
+// survey is what lies on storage, and what of it snapshots need. Collection,
+// checking and repairing begin with it: openIndex, listPacks, mark, measure.
+type survey struct {
+	r          *Repository
+	ctx        context.Context
+	onProgress func(what string, done, total int)
+	sum        *Collected
+	finishing  bool // only carry out the plan that was just made
+
 	plans   []*plan
 	snaps   []*Snapshot
 	cache   *index.Cache
 	indexes [][32]byte // that the cache covers
 	packs   map[[32]byte]*packState
 	adopted []store.Info // packs that no index lists and that can be read
+	alien   []Damage     // those that cannot be read, or are another group's
 	marks   *index.Marks
 }
 
@@ -153,9 +162,9 @@ type packState struct {
 	liveCount   int
 }
 
-func (c *collector) progress(what string, done, total int) {
-	if c.opts.OnProgress != nil {
-		c.opts.OnProgress(what, done, total)
+func (c *survey) progress(what string, done, total int) {
+	if c.onProgress != nil {
+		c.onProgress(what, done, total)
 	}
 }
 
@@ -259,7 +268,7 @@ func (c *collector) checkOthers() error {
 
 // openIndex opens a view of the index of this collection's own: marks name
 // records by their places, which must not move.
-func (c *collector) openIndex() (err error) {
+func (c *survey) openIndex() (err error) {
 	if c.cache != nil {
 		c.cache.Close()
 	}
@@ -275,7 +284,7 @@ func (c *collector) openIndex() (err error) {
 // listPacks lists the packs on storage. It comes after the index was read, so
 // that every pack that the index lists is there, unless it is lost. Packs that
 // no index lists say themselves what they hold.
-func (c *collector) listPacks() error {
+func (c *survey) listPacks() error {
 	c.packs = make(map[[32]byte]*packState)
 	err := c.cache.EachPack(func(info pack.Info) error {
 		c.packs[info.Name] = &packState{size: info.Size, kind: info.Kind, epoch: info.Epoch, run: -1}
@@ -325,9 +334,9 @@ func (c *collector) listPacks() error {
 }
 
 // adopt reads the directories of packs that no index lists.
-func (c *collector) adopt(unlisted []store.Info) error {
+func (c *survey) adopt(unlisted []store.Info) error {
 	var adopted []pack.Listed
-	c.adopted = nil
+	c.adopted, c.alien = nil, nil
 	for i, info := range unlisted {
 		c.progress("read packs that no index lists", i, len(unlisted))
 		listed, err := c.r.readDirectory(c.ctx, info)
@@ -336,6 +345,7 @@ func (c *collector) adopt(unlisted []store.Info) error {
 		}
 		if err != nil {
 			c.r.opts.Log.Warn("a pack that no index lists cannot be read and is left alone", "error", err)
+			c.alien = append(c.alien, Damage{info.Name, err})
 			continue
 		}
 		st := c.packs[listed.Info.Name]
@@ -358,7 +368,7 @@ const (
 	rankLost    = 1 << 30
 )
 
-func (c *collector) rank(info pack.Info) int32 {
+func (c *survey) rank(info pack.Info) int32 {
 	last := uint64(0)
 	for _, p := range c.plans {
 		last = max(last, p.number)
@@ -378,25 +388,11 @@ func (c *collector) rank(info pack.Info) int32 {
 }
 
 // mark marks what the snapshots need.
-func (c *collector) mark() error {
+func (c *survey) mark() error {
 	c.marks = c.cache.NewMarks(c.rank)
 	c.sum.Missing = 0
 	var missing atomic.Uint64
-	label := c.r.label
-	walker := tree.Walker{
-		Parallel: c.r.workers(),
-		Enter: func(id format.ID) (bool, error) {
-			fresh, found, err := c.marks.Mark(label.LabelOf(seal.ChunkMeta, id))
-			return fresh || !found, err // what is not found fails when it is read
-		},
-		Chunk: func(id format.ID, _ uint64) error {
-			_, found, err := c.marks.Mark(label.LabelOf(seal.ChunkData, id))
-			if err == nil && !found {
-				missing.Add(1)
-			}
-			return err
-		},
-	}
+	walker := c.marker(func(format.ID) { missing.Add(1) })
 	for i := range c.snaps {
 		c.progress("mark what snapshots need", i, len(c.snaps))
 		s := c.snaps[len(c.snaps)-1-i]
@@ -408,8 +404,29 @@ func (c *collector) mark() error {
 	return nil
 }
 
+// marker walks listings and marks what they need; a node that is marked already
+// is not read again. missing is called with chunks of content that have no place,
+// from several goroutines.
+func (c *survey) marker(missing func(id format.ID)) tree.Walker {
+	label := c.r.label
+	return tree.Walker{
+		Parallel: c.r.workers(),
+		Enter: func(id format.ID) (bool, error) {
+			fresh, found, err := c.marks.Mark(label.LabelOf(seal.ChunkMeta, id))
+			return fresh || !found, err // what is not found fails when it is read
+		},
+		Chunk: func(id format.ID, _ uint64) error {
+			_, found, err := c.marks.Mark(label.LabelOf(seal.ChunkData, id))
+			if err == nil && !found {
+				missing(id)
+			}
+			return err
+		},
+	}
+}
+
 // measure sums up the marks by packs.
-func (c *collector) measure() error {
+func (c *survey) measure() error {
 	c.sum.Needed = 0
 	return c.marks.Each(func(run int, _ seal.Label, hit index.Hit, marked bool) error {
 		st := c.packs[hit.Pack.Name]

@@ -248,7 +248,7 @@ func (c *collector) copyOut(name [32]byte) error {
 	}
 	var list []wanted
 	for i, e := range listed.Entries {
-		marked, err := c.marks.Marked(e.Label, name)
+		marked, err := c.marks.MarkedIn(e.Label, name)
 		if err != nil {
 			return err
 		}

@@ -91,32 +91,15 @@ type wanted struct {
 // an error for a chunk that cannot be had; the others still come. An error of fn
 // stops everything and is returned.
 //
-// What is not where the index says is looked for once more before fn hears of
-// it, since garbage collection may have moved it.
+// What cannot be read where the index says is looked for once more, and in the
+// other places that it may have, before fn hears of it (read_again.go).
 func (r *Repository) readPayloads(ctx context.Context, kind seal.ChunkKind, ids []format.ID, fn func(number int, p payload, err error) error) error {
-	pass := r.recovery.pass()
-	var mu sync.Mutex
-	var lost []int
-	err := r.readListed(ctx, kind, ids, func(number int, p payload, err error) error {
-		if err == nil || !isLost(err) {
-			return fn(number, p, err)
-		}
-		mu.Lock()
-		lost = append(lost, number)
-		mu.Unlock()
-		return nil
-	})
-	if err != nil || len(lost) == 0 {
+	again := readAgain{r: r, kind: kind, ids: ids, pass: r.recovery.pass()}
+	err := r.readListed(ctx, kind, ids, again.unless(fn))
+	if err != nil || len(again.failed) == 0 {
 		return err
 	}
-	lostIDs := make([]format.ID, len(lost))
-	for i, number := range lost {
-		lostIDs[i] = ids[number]
-	}
-	if err := r.lookAgain(ctx, pass, kind, lostIDs); err != nil {
-		return err
-	}
-	return r.readListed(ctx, kind, lostIDs, func(i int, p payload, err error) error { return fn(lost[i], p, err) })
+	return again.read(ctx, fn)
 }
 
 // readListed is readPayloads by the index as it is.

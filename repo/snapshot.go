@@ -174,8 +174,12 @@ func unreadable(damage []Damage) error {
 
 // List returns the client's snapshots, oldest first; those of other clients are
 // passed over. Objects that cannot be opened are left out and returned as damage.
-// A snapshot that is being sealed again may have two objects; it comes once.
+// So are, with ErrRolledBack, those that were there when this machine looked last
+// and are neither there nor forgotten now: storage went back (seen.go). A snapshot
+// that is being sealed again may have two objects; it comes once.
 func (r *Repository) List(ctx context.Context) ([]*Snapshot, []Damage, error) {
+	seen := r.loadSeen()
+	var all []store.Info
 	var list []*Snapshot
 	var damage []Damage
 	names := objectNames{r: r, prefix: seal.KindSnapshot.Dir()}
@@ -184,6 +188,7 @@ func (r *Repository) List(ctx context.Context) ([]*Snapshot, []Damage, error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("list the snapshots of %s: %w", r.store, err)
 		}
+		all = append(all, infos...)
 		var mu sync.Mutex
 		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(2 * r.workers())
@@ -209,6 +214,11 @@ func (r *Repository) List(ctx context.Context) ([]*Snapshot, []Damage, error) {
 			return nil, nil, err
 		}
 	}
+	hidden, err := r.compareSeen(ctx, seen, all, list)
+	if err != nil {
+		return nil, nil, fmt.Errorf("compare %s with what was seen of it before: %w", r.store, err)
+	}
+	damage = append(damage, hidden...)
 	slices.SortFunc(list, compareSnapshots)
 	slices.SortFunc(damage, func(a, b Damage) int { return slices.Compare([]byte(a.Name), []byte(b.Name)) })
 	return withoutTwins(list), damage, nil

@@ -86,8 +86,7 @@ func TestVectorsEpochs(t *testing.T) {
 			t.Fatalf("%s is no name", v.Name)
 		}
 		if name.Kind == seal.KindForget {
-			var b forgetBody
-			if err := r.loadForget(t.Context(), v.Name, &b); err != nil || b.Time[0] != vectorTime.Unix() {
+			if b, err := r.readForget(t.Context(), v.Name); err != nil || b.Time[0] != vectorTime.Unix() {
 				t.Errorf("%s: %v", v.Comment, err)
 			}
 			continue
