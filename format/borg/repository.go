@@ -36,6 +36,8 @@ type Options struct {
 	// TempDir is where temporary files are made; "" means where the system does.
 	// They have no names, and hold metadata that is not encrypted.
 	TempDir string
+
+	keys *keys // of tests, which open one repository again and again
 }
 
 // Repository is a borg repository that was opened for reading. It implements
@@ -115,7 +117,10 @@ func (r *Repository) open(ctx context.Context, opts Options) error {
 	if len(object) == 0 {
 		return fmt.Errorf("the manifest in %s of %s is empty: %w", r.where(at), r, ErrDamaged)
 	}
-	if r.keys, err = r.findKeys(ctx, mode(object[0]), opts); err != nil {
+	if r.keys = opts.keys; r.keys == nil {
+		r.keys, err = r.findKeys(ctx, mode(object[0]), opts)
+	}
+	if err != nil {
 		return err
 	}
 	if err := r.openManifest(object); err != nil {
