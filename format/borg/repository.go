@@ -20,7 +20,7 @@ import (
 // has no keys.
 type Options struct {
 	// Passphrase is called once, when it is known that there is a repository with
-	// keys. The empty passphrase is one, too.
+	// keys that the empty passphrase does not open.
 	Passphrase func(ctx context.Context) (string, error)
 	// KeyFile returns the content of the key file of a repository, which modes
 	// need that do not keep their keys in it.
@@ -213,14 +213,7 @@ func (r *Repository) findKeys(ctx context.Context, m mode, opts Options) (*keys,
 	if err != nil {
 		return nil, fmt.Errorf("read the key in %s: %w", where, err)
 	}
-	if opts.Passphrase == nil {
-		return nil, fmt.Errorf("open the key in %s: there is no passphrase: %w", where, ErrWrongPassphrase)
-	}
-	passphrase, err := opts.Passphrase(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ks, err := blob.open(passphrase, m)
+	ks, err := openKey(ctx, blob, m, opts)
 	switch {
 	case errors.Is(err, errPassphrase):
 		return nil, fmt.Errorf("open the key in %s: %w", where, ErrWrongPassphrase)
@@ -230,6 +223,19 @@ func (r *Repository) findKeys(ctx context.Context, m mode, opts Options) (*keys,
 		return nil, fmt.Errorf("open the key in %s: it is that of the repository %x: %w", where, ks.repository, ErrDamaged)
 	}
 	return ks, nil
+}
+
+// openKey opens a key, as borg does first without a passphrase.
+func openKey(ctx context.Context, blob *keyBlob, m mode, opts Options) (*keys, error) {
+	ks, err := blob.open("", m)
+	if !errors.Is(err, errPassphrase) || opts.Passphrase == nil {
+		return ks, err
+	}
+	passphrase, err := opts.Passphrase(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return blob.open(passphrase, m)
 }
 
 func (r *Repository) keyFile(ctx context.Context, opts Options) (*keyBlob, error) {

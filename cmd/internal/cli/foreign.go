@@ -15,6 +15,7 @@ import (
 // systems are the foreign systems that can be read, by the scheme before the
 // place. Adding one is a package and a line here.
 var systems = map[string]func(ctx context.Context, app *App, place string) (format.System, error){
+	"borg":   openBorg,
 	"restic": openRestic,
 	"tar":    openTar,
 }
