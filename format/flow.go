@@ -117,6 +117,10 @@ type ExportOptions struct {
 	// HasChunk, if set, reports whether the receiver holds a chunk. Such chunks
 	// are named by refs and neither read nor sent (FeatureHeld).
 	HasChunk func(id ID, size uint32) bool
+	// Arrived, if set, reports whether a chunk came to the receiver with a part of
+	// that very snapshot, in a stream that was cut off. Such chunks are named by
+	// refs too (FeatureHeld); the receiver, who said so, knows them.
+	Arrived func(snapshot, chunk ID) bool
 	// Full sends every snapshot's whole listing, without parents, with refs.
 	Full bool
 	// Plain sends payloads uncompressed.

@@ -93,6 +93,9 @@ func (s *session) announce(ctx context.Context) error {
 		Begun: []int64{now.Unix(), int64(now.Nanosecond())}, Client: client[:], Host: []byte(r.opts.Host),
 		Pid: os.Getpid(), Program: r.opts.Program, Session: id[:],
 	})
+	if err := r.reloadKeys(ctx); err != nil {
+		return err
+	}
 	s.id, s.next = id, 0
 	if err := r.createObject(ctx, s.name(), seal.KindSession, body); err != nil {
 		return err
@@ -103,10 +106,39 @@ func (s *session) announce(ctx context.Context) error {
 	if err := r.refreshIndex(ctx, nil); err != nil {
 		return fmt.Errorf("read the index of %s: %w", r.store, err)
 	}
-	if r.recovery.indexDamaged.Load() {
+	adopt := r.recovery.indexDamaged.Load()
+	if !adopt {
+		// A session that is still there may have been killed before it could list
+		// its packs.
+		if adopt, err = r.othersWrite(ctx, id); err != nil {
+			return err
+		}
+	}
+	if adopt {
 		_, err = r.adoptUnlisted(ctx)
 	}
 	return err
+}
+
+// errFound stops a listing.
+var errFound = errors.New("found")
+
+// othersWrite reports whether this client has sessions beside the given one.
+func (r *Repository) othersWrite(ctx context.Context, own seal.SessionID) (bool, error) {
+	client := r.keys.Client()
+	err := r.store.List(ctx, fmt.Sprintf("%s%x/", seal.KindSession.Dir(), client[:]), func(info store.Info) error {
+		if name, ok := seal.ParseName(info.Name); ok && name.Session != own {
+			return errFound
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("list who writes: %w", err)
+	}
+	return false, nil
 }
 
 // newSessionID draws the name of a session that begins now.
@@ -155,8 +187,8 @@ func (s *session) writeIndex(ctx context.Context) error {
 
 // createIndex stores an index object, which stands in for others.
 func (r *Repository) createIndex(ctx context.Context, superseded [][32]byte, packs []pack.Listed) ([32]byte, error) {
-	_, secret := r.own.CurrentEpoch()
-	stored, err := seal.SealObject(secret, r.header(seal.KindIndex), pack.AppendIndex(nil, superseded, packs), r.opts.Rand)
+	h, secret := r.header(seal.KindIndex)
+	stored, err := seal.SealObject(secret, h, pack.AppendIndex(nil, superseded, packs), r.opts.Rand)
 	if err != nil {
 		return [32]byte{}, fmt.Errorf("seal an index: %w", err)
 	}

@@ -116,6 +116,7 @@ type exporter struct {
 	win     *window
 	room    *semaphore.Weighted
 	fetch   sync.WaitGroup
+	current format.ID // the snapshot that is being sent
 	counts  format.Progress
 	scratch format.Entry
 
@@ -199,6 +200,7 @@ func (e *exporter) walk() error {
 	}
 	prev := e.base
 	for _, s := range e.list {
+		e.current = s.ID
 		rec := e.r.record(s)
 		if prev != nil && !e.whole() {
 			rec.Parent = prev.ID
@@ -236,7 +238,7 @@ func (e *exporter) features() []format.Feature {
 	if e.opts.Flat {
 		f = append(f, format.FeatureFlat)
 	}
-	if e.opts.Held || e.opts.HasChunk != nil && !e.opts.Flat {
+	if e.opts.Held || (e.opts.HasChunk != nil || e.opts.Arrived != nil) && !e.opts.Flat {
 		f = append(f, format.FeatureHeld)
 	}
 	if !e.opts.Plain {

@@ -76,7 +76,7 @@ func (w *contentOut) piece(p tree.Piece) error {
 	}
 	if !e.opts.Flat {
 		fresh := e.sent.add(p.ID, uint32(p.Size))
-		if !fresh || e.opts.HasChunk != nil && e.opts.HasChunk(p.ID, uint32(p.Size)) {
+		if !fresh || e.opts.HasChunk != nil && e.opts.HasChunk(p.ID, uint32(p.Size)) || e.opts.Arrived != nil && e.opts.Arrived(e.current, p.ID) {
 			return w.ref(p)
 		}
 	}

@@ -64,7 +64,27 @@ func (c *Cache) NewMarks(rank func(pack.Info) int32) *Marks {
 // Mark marks the best place of a chunk. fresh says that it was not marked, and
 // found that there is a place at all.
 func (m *Marks) Mark(label seal.Label) (fresh, found bool, err error) {
-	best, at, bestRank := -1, uint64(0), int32(0)
+	best, at, err := m.best(label)
+	if best < 0 || err != nil {
+		return false, false, err
+	}
+	word, bit := &m.runs[best].bits[at/64], uint64(1)<<(at%64)
+	return word.Or(bit)&bit == 0, true, nil
+}
+
+// Marked reports whether the best place of a chunk is marked.
+func (m *Marks) Marked(label seal.Label) (bool, error) {
+	best, at, err := m.best(label)
+	if best < 0 || err != nil {
+		return false, err
+	}
+	return m.runs[best].bits[at/64].Load()&(1<<(at%64)) != 0, nil
+}
+
+// best returns the run and the record of a chunk's best place; -1 if it has none.
+func (m *Marks) best(label seal.Label) (best int, at uint64, err error) {
+	best = -1
+	bestRank := int32(0)
 	for i := range m.runs {
 		mr := &m.runs[i]
 		err := mr.run.find(label, func(n uint64, loc Location) bool {
@@ -77,14 +97,27 @@ func (m *Marks) Mark(label seal.Label) (fresh, found bool, err error) {
 			os.Remove(mr.run.path)
 		}
 		if err != nil {
-			return false, false, err
+			return -1, 0, err
 		}
 	}
-	if best < 0 {
-		return false, false, nil
+	return best, at, nil
+}
+
+// MarkedIn reports whether the place of a chunk in a pack is marked.
+func (m *Marks) MarkedIn(label seal.Label, pack [32]byte) (marked bool, err error) {
+	for i := range m.runs {
+		mr := &m.runs[i]
+		err := mr.run.find(label, func(n uint64, loc Location) bool {
+			if mr.bits[n/64].Load()&(1<<(n%64)) != 0 && mr.run.Pack(loc.Pack).Name == pack {
+				marked = true
+			}
+			return !marked
+		})
+		if marked || err != nil {
+			return marked, err
+		}
 	}
-	word, bit := &m.runs[best].bits[at/64], uint64(1)<<(at%64)
-	return word.Or(bit)&bit == 0, true, nil
+	return false, nil
 }
 
 // Each calls fn with every record, the number of the run that it is in, and

@@ -20,6 +20,9 @@ type pending struct {
 		labels map[seal.Label]place
 	}
 
+	// moving is held while labels get places in packs, or lose them to the runs.
+	moving sync.Mutex
+
 	mu    sync.Mutex
 	packs []packed
 	count int
@@ -146,10 +149,53 @@ func (c *Cache) findStored(label seal.Label, absentToo bool) (hit Hit, found boo
 	return hit, false, nil
 }
 
+// Places returns every place where the chunk lies, each once, those in packs
+// that SetAbsent named last. Find says where to read it first.
+func (c *Cache) Places(label seal.Label) ([]Hit, error) {
+	type place struct {
+		pack   [32]byte
+		offset uint32
+	}
+	var live, absent []Hit
+	seen := make(map[place]bool)
+	add := func(hit Hit) {
+		at := place{hit.Pack.Name, hit.Offset}
+		switch {
+		case seen[at]:
+			return
+		case c.isAbsent(hit.Pack.Name):
+			absent = append(absent, hit)
+		default:
+			live = append(live, hit)
+		}
+		seen[at] = true
+	}
+	if hit, ok := c.pending.find(label); ok {
+		add(hit)
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, r := range c.runs {
+		err := r.Find(label, func(loc Location) bool {
+			add(Hit{r.Pack(loc.Pack), loc})
+			return true
+		})
+		if errors.Is(err, ErrDamaged) {
+			os.Remove(r.path)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return append(live, absent...), nil
+}
+
 // Stored records that a pack is durable on storage. Its chunks can be found
 // from now on.
 func (c *Cache) Stored(info pack.Info, entries []pack.Entry) {
 	p := &c.pending
+	p.moving.Lock()
+	defer p.moving.Unlock()
 	p.mu.Lock()
 	number := int32(len(p.packs))
 	p.packs = append(p.packs, packed{info, entries})
@@ -167,7 +213,8 @@ func (c *Cache) Stored(info pack.Info, entries []pack.Entry) {
 func (c *Cache) Pending() int { return c.pending.len() }
 
 // Flush hands the packs that no index lists to write, which encodes and stores
-// an index object and returns its name, and turns them into a run.
+// an index object and returns its name, and turns them into a run. Chunks may be
+// claimed, stored and looked for meanwhile; there is one Flush at a time.
 func (c *Cache) Flush(write func(packs []pack.Listed) (name [32]byte, err error)) error {
 	p := &c.pending
 	p.mu.Lock()
@@ -204,6 +251,8 @@ func (c *Cache) Flush(write func(packs []pack.Listed) (name [32]byte, err error)
 // table. Packs stored since then keep their places, renumbered.
 func (c *Cache) forget(packs []packed) {
 	p := &c.pending
+	p.moving.Lock()
+	defer p.moving.Unlock()
 	for i := range p.shard {
 		p.shard[i].mu.Lock()
 	}

@@ -18,16 +18,22 @@ import (
 )
 
 // openBorg opens a borg repository with what borg's users have in their
-// environment. PATH::PATTERN chooses archives by their names, with * and ?;
-// otherwise all count but for checkpoints.
-func openBorg(ctx context.Context, app *App, place string) (format.System, error) {
+// environment. The option archives, or PATH::NAME as borg has it, chooses archives
+// by their names, with * and ?; otherwise all count but for checkpoints.
+func openBorg(ctx context.Context, app *App, place string, source SourceOptions) (format.System, error) {
 	place, pattern, chosen := strings.Cut(place, "::")
+	if !chosen {
+		pattern = unset
+	}
+	if err := settings("borg", source.Settings, map[string]*string{"archives": &pattern}); err != nil {
+		return nil, err
+	}
 	opts := borg.Options{
 		Passphrase: func(ctx context.Context) (string, error) { return borgPassphrase(ctx, app, place) },
 		KeyFile:    func(_ context.Context, id string) ([]byte, error) { return borgKeyFile(id) },
 		Log:        app.Logger(),
 	}
-	if chosen {
+	if pattern != unset {
 		if _, err := path.Match(pattern, ""); err != nil {
 			return nil, Usagef("the names of archives %q: %w", pattern, err)
 		}

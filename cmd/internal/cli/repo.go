@@ -19,7 +19,7 @@ import (
 
 // RepoFlags name the repository that a program works on.
 type RepoFlags struct {
-	Repo     string `short:"r" placeholder:"URL" help:"Repository: a path, or restic:PATH, borg:PATH, tar:FILE for other systems. Default: $$BK_REPO."`
+	Repo     string `short:"r" placeholder:"URL" help:"Repository: a path, or restic:PATH, borg:PATH, tar:FILE, hardlinks:DIR for other systems. Default: $$BK_REPO."`
 	CacheDir string `placeholder:"DIR" env:"BK_CACHE_DIR" help:"Where to cache the index. Default: the user's cache directory; 'none' for no cache."`
 }
 
@@ -124,21 +124,27 @@ func (app *App) repoOptions(f *RepoFlags) repo.Options {
 
 // OpenSystem opens whatever the flags name for reading: a bk repository or
 // another system's.
-func (app *App) OpenSystem(ctx context.Context, f *RepoFlags) (format.System, error) {
+func (app *App) OpenSystem(ctx context.Context, f *SourceFlags) (format.System, error) {
 	return app.OpenSystemAs(ctx, f, RoleSource)
 }
 
 // OpenSystemAs is OpenSystem for another role than the source.
-func (app *App) OpenSystemAs(ctx context.Context, f *RepoFlags, role Role) (format.System, error) {
+func (app *App) OpenSystemAs(ctx context.Context, f *SourceFlags, role Role) (format.System, error) {
 	url, err := f.location(role.places...)
 	if err != nil {
 		return nil, err
 	}
 	scheme, rest := store.SplitLocation(url)
-	if open, ok := systems[scheme]; ok {
-		return open(ctx, app, rest)
+	pairs := f.settings()
+	switch system, ok := foreign[scheme]; {
+	case ok && system.open == nil:
+		return nil, &Error{Code: ExitUsage, Op: "read " + url, Err: fmt.Errorf("%s can be written, not read", scheme)}
+	case ok:
+		return system.open(ctx, app, rest, SourceOptions{Settings: pairs})
+	case len(pairs) > 0:
+		return nil, Usagef("-o %s: this is for other systems than bk", pairs[0])
 	}
-	return app.OpenRepo(ctx, f, role)
+	return app.OpenRepo(ctx, &f.RepoFlags, role)
 }
 
 // repositoryExitCode knows the errors of the repository packages.

@@ -10,7 +10,10 @@ import (
 
 // openRestic opens a restic repository with the passphrase that restic's users
 // have in their environment, or else ours.
-func openRestic(ctx context.Context, app *App, place string) (format.System, error) {
+func openRestic(ctx context.Context, app *App, place string, opts SourceOptions) (format.System, error) {
+	if err := settings("restic", opts.Settings, nil); err != nil {
+		return nil, err
+	}
 	st, err := openStore(ctx, place)
 	if err != nil {
 		return nil, err

@@ -19,7 +19,7 @@ type Snapshots struct {
 // OpenSnapshots opens the system that the flags name and lists what it holds of
 // what sel selects. Snapshots that cannot be read are named, and make the exit
 // code ExitLossy. The caller closes the system.
-func (app *App) OpenSnapshots(ctx context.Context, f *RepoFlags, sel *SelectFlags) (*Snapshots, error) {
+func (app *App) OpenSnapshots(ctx context.Context, f *SourceFlags, sel *SelectFlags) (*Snapshots, error) {
 	selection, err := sel.Selection()
 	if err != nil {
 		return nil, err

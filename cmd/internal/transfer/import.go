@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/bk-backup/bk/cmd/internal/chunkers"
 	"github.com/bk-backup/bk/cmd/internal/cli"
@@ -17,6 +18,7 @@ import (
 type Import struct {
 	cli.RepoFlags `embed:""`
 	chunkers.Flag `embed:""`
+	cli.SinkFlags `embed:""`
 
 	Compression  string `placeholder:"LEVEL" help:"Compress again: none, fastest, default, better, best or zstd:LEVEL. Default, keep: what comes compressed stays as it is, and the repository's setting applies to the rest."`
 	Held         bool   `help:"Accept content that is only named, if this repository holds it (bk-export --held)."`
@@ -47,7 +49,7 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 	// program of the pipe may be asking before that.
 	buffered := bufio.NewReaderSize(in, 1<<16)
 	_, _ = buffered.Peek(1)
-	foreign, err := app.OpenSink(ctx, &c.RepoFlags, cli.SinkOptions{Strict: c.Strict, OnProgress: app.Progress()})
+	foreign, err := app.OpenSink(ctx, &c.RepoFlags, cli.SinkOptions{Strict: c.Strict, Settings: c.Option, OnProgress: app.Progress()})
 	if err != nil {
 		return err
 	}
@@ -110,6 +112,14 @@ func (c *Import) runForeign(ctx context.Context, app *cli.App, sink cli.ForeignS
 // be applied to.
 const noParent = "-"
 
+// A line about what came of a snapshot that was cut off has partialOf before each
+// id of the snapshot, and partialChunk before each id of a chunk.
+const (
+	partialOf      = "~"
+	partialChunk   = "+"
+	partialLineMax = 256 // chunks in such a line
+)
+
 // list prints what the repository holds.
 func (c *Import) list(ctx context.Context, app *cli.App) error {
 	r, err := app.OpenRepo(ctx, &c.RepoFlags, cli.RoleTarget)
@@ -117,12 +127,20 @@ func (c *Import) list(ctx context.Context, app *cli.App) error {
 		return err
 	}
 	defer r.Close()
+	out := bufio.NewWriter(app.Stdout)
+	if err := writeImported(ctx, out, r); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+// writeImported writes the list of what a repository holds.
+func writeImported(ctx context.Context, out *bufio.Writer, r *repo.Repository) error {
 	list, _, err := r.List(ctx)
 	if err != nil {
 		return err
 	}
 	h := heldBy(r, list)
-	out := bufio.NewWriter(app.Stdout)
 	for _, s := range list {
 		for i, id := range s.IDs() {
 			if i > 0 {
@@ -135,7 +153,31 @@ func (c *Import) list(ctx context.Context, app *cli.App) error {
 		}
 		fmt.Fprintln(out)
 	}
-	return out.Flush()
+	return r.Partials(ctx, func(p repo.Partial) error {
+		if h.as[p.IDs[0]] {
+			return nil
+		}
+		return writePartial(out, p)
+	})
+}
+
+// writePartial says what came of an unfinished snapshot, some chunks to a line.
+func writePartial(out *bufio.Writer, p repo.Partial) error {
+	for chunks := range slices.Chunk(p.Chunks, partialLineMax) {
+		for i, id := range p.IDs {
+			if i > 0 {
+				out.WriteByte(' ')
+			}
+			fmt.Fprint(out, partialOf, id)
+		}
+		for _, ref := range chunks {
+			fmt.Fprint(out, " ", partialChunk, ref.ID)
+		}
+		if err := out.WriteByte('\n'); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // report says what was done.
