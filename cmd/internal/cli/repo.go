@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,6 +51,12 @@ var (
 	RoleSource = Role{[]string{"BK_REPO"}, []string{"BK_PASSPHRASE"}}
 	RoleTarget = Role{[]string{"BK_IMPORT_REPO", "BK_REPO"}, []string{"BK_IMPORT_PASSPHRASE", "BK_PASSPHRASE"}}
 )
+
+// secretsWith are the variables for a passphrase of a system that has one of its
+// own for that, which comes before ours for everything.
+func (r Role) secretsWith(own string) []string {
+	return slices.Insert(slices.Clone(r.secrets), len(r.secrets)-1, own)
+}
 
 // OpenRepo opens a bk repository.
 func (app *App) OpenRepo(ctx context.Context, f *RepoFlags, role Role) (*repo.Repository, error) {
@@ -140,7 +147,7 @@ func (app *App) OpenSystemAs(ctx context.Context, f *SourceFlags, role Role) (fo
 	case ok && system.open == nil:
 		return nil, &Error{Code: ExitUsage, Op: "read " + url, Err: fmt.Errorf("%s can be written, not read", scheme)}
 	case ok:
-		return system.open(ctx, app, rest, SourceOptions{Settings: pairs})
+		return system.open(ctx, app, rest, SourceOptions{Settings: pairs, Role: role})
 	case len(pairs) > 0:
 		return nil, Usagef("-o %s: this is for other systems than bk", pairs[0])
 	}
