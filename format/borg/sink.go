@@ -74,16 +74,22 @@ type Sink struct {
 	zeros   map[uint32]chunkRef // chunks of zeros, by size
 	cut     *recutter           // nil if cuts stay
 
-	known    map[format.ID]*archiveRef // archives by all ids that their snapshots have had
-	listing  *listing                  // of the snapshot before
-	ownCuts  bool                      // its files were cut as the repository's own borg does
-	before   format.ID                 // its id
+	known    map[format.ID]knownArchive // by the ids that their snapshots have here and came under
+	listing  *listing                   // of the snapshot before
+	ownCuts  bool                       // its files were cut as the repository's own borg does
+	before   format.ID                  // its id
 	cur      *arriving
 	err      error // sticky
 	closed   bool
 	sum      Written
 	losses   loss.Counts
 	progress format.Progress
+}
+
+// knownArchive is an archive that the repository holds.
+type knownArchive struct {
+	archiveRef
+	changed bool // it is not any more what came under that id
 }
 
 // arriving is the snapshot that comes.
@@ -178,7 +184,7 @@ func (s *Sink) prepare(ctx context.Context) error {
 
 // know finds the snapshots that the repository holds.
 func (s *Sink) know(ctx context.Context) error {
-	s.known = make(map[format.ID]*archiveRef)
+	s.known = make(map[format.ID]knownArchive)
 	list, damage, err := s.r.list(ctx)
 	if err != nil {
 		return err
@@ -187,8 +193,13 @@ func (s *Sink) know(ctx context.Context) error {
 		s.warn(fmt.Sprintf("an archive cannot be read, and is not recognised if it comes again: %v", d))
 	}
 	for _, a := range list {
-		if !a.checkpoint {
-			s.knows(&archiveRef{name: a.name, id: objectID(a.record.ID)}, a.record)
+		if a.checkpoint {
+			continue
+		}
+		ref := archiveRef{name: a.name, id: objectID(a.record.ID)}
+		s.known[a.record.ID] = knownArchive{archiveRef: ref}
+		if !a.imported.IsZero() {
+			s.known[a.imported] = knownArchive{ref, a.changed}
 		}
 	}
 	return nil
@@ -310,12 +321,12 @@ func (s *Sink) begin(r *format.Snapshot) error {
 		s.ownCuts = s.cut != nil
 	case r.Parent == s.before:
 	default:
-		ref := s.known[r.Parent]
-		if ref == nil {
+		base, ok := s.known[r.Parent]
+		if !ok || base.changed {
 			return format.Errorf(format.ClassParent, "snapshot %s is a difference against %s, which this repository does not hold", r.ID, r.Parent)
 		}
-		if err := s.load(ref); err != nil {
-			return fmt.Errorf("read the archive %q, which snapshot %s is a difference to: %w", ref.name, r.ID, err)
+		if err := s.load(&base.archiveRef); err != nil {
+			return fmt.Errorf("read the archive %q, which snapshot %s is a difference to: %w", base.name, r.ID, err)
 		}
 	}
 	cur.old = s.listing
@@ -457,7 +468,7 @@ func (s *Sink) commit(r *format.Commit) error {
 		}
 	}
 	s.losses.Merge(r.Losses)
-	if ref := s.known[cur.record.ID]; ref != nil {
+	if _, ok := s.known[cur.record.ID]; ok {
 		s.sum.Held++
 		return nil
 	}

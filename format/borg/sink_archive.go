@@ -73,20 +73,28 @@ func (s *Sink) writeArchive(record *format.Snapshot) error {
 	}
 	s.sum.Snapshots++
 	s.sum.Archives = append(s.sum.Archives, name)
-	record.Parent = format.ID{}
-	s.knows(&ref, record)
-	s.known[format.ID(id)] = &ref
+	s.known[record.ID] = knownArchive{archiveRef: ref}
 	return nil
 }
 
-// knows notes under which ids a snapshot is held.
-func (s *Sink) knows(ref *archiveRef, record *format.Snapshot) {
-	s.known[record.ID] = ref
-	for _, v := range record.Via {
-		if v.Stage == viaBorg(s.r.config.id) {
-			s.known[v.From] = ref
+// Imported returns, for each snapshot, its own id and the one that it came under,
+// oldest first: for bk-import --list-imported.
+func (r *Repository) Imported(ctx context.Context) ([][]format.HeldID, error) {
+	list, damage, err := r.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(damage) > 0 {
+		return nil, fmt.Errorf("find out what %s holds: %w", r, damage[0])
+	}
+	out := make([][]format.HeldID, len(list))
+	for i, a := range list {
+		out[i] = []format.HeldID{{ID: a.record.ID}}
+		if !a.imported.IsZero() {
+			out[i] = append(out[i], format.HeldID{ID: a.imported, Changed: a.changed})
 		}
 	}
+	return out, nil
 }
 
 // putArchive stores the object of an archive.

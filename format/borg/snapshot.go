@@ -26,6 +26,8 @@ type archive struct {
 	losses     loss.Counts // what of its record the stream cannot hold
 	groups     []spill.Key // names of its hard links, if bk-import wrote it
 	ownCuts    bool        // its files were cut as borg does by default
+	imported   format.ID   // under which it came, if bk-import wrote it
+	changed    bool        // borg recreate has made something else of that since
 }
 
 // checkpointName is what borg calls archives of backups that did not finish.
@@ -148,8 +150,11 @@ func (r *Repository) parseArchive(ref *archiveRef, plain []byte) (*archive, erro
 	a.record.Roots = roots(m.cmdline)
 	a.ownCuts = slices.Equal(m.chunkerParams, borgParams)
 	if own := recordOf(m.cmdline); own != nil {
-		r.restore(a.record, own, m)
-		a.groups = groupsOf(m.cmdline)
+		a.imported, a.changed = own.ID, len(m.recreateCmdline) > 0
+		if !a.changed {
+			r.restore(a.record, own, m)
+			a.groups = groupsOf(m.cmdline)
+		}
 	}
 	return a, nil
 }
