@@ -401,6 +401,14 @@ func (c *survey) mark() error {
 		}
 	}
 	c.sum.Missing = missing.Load()
+	return nil
+}
+
+// mark marks what is needed of what a collection must leave.
+func (c *collector) mark() error {
+	if err := c.survey.mark(); err != nil {
+		return err
+	}
 	return c.markPartials()
 }
 

@@ -155,7 +155,6 @@ func (c *Import) list(ctx context.Context, app *cli.App) error {
 		return err
 	}
 	defer r.Close()
-	out := bufio.NewWriter(app.Stdout)
 	if err := writeImported(ctx, out, r); err != nil {
 		return err
 	}
