@@ -20,7 +20,7 @@ import (
 // has no keys.
 type Options struct {
 	// Passphrase is called once, when it is known that there is a repository with
-	// keys. The empty passphrase is one, too.
+	// keys that the empty passphrase does not open.
 	Passphrase func(ctx context.Context) (string, error)
 	// KeyFile returns the content of the key file of a repository, which modes
 	// need that do not keep their keys in it.
@@ -36,6 +36,8 @@ type Options struct {
 	// TempDir is where temporary files are made; "" means where the system does.
 	// They have no names, and hold metadata that is not encrypted.
 	TempDir string
+
+	keys *keys // of tests, which open one repository again and again
 }
 
 // Repository is a borg repository that was opened for reading. It implements
@@ -115,7 +117,10 @@ func (r *Repository) open(ctx context.Context, opts Options) error {
 	if len(object) == 0 {
 		return fmt.Errorf("the manifest in %s of %s is empty: %w", r.where(at), r, ErrDamaged)
 	}
-	if r.keys, err = r.findKeys(ctx, mode(object[0]), opts); err != nil {
+	if r.keys = opts.keys; r.keys == nil {
+		r.keys, err = r.findKeys(ctx, mode(object[0]), opts)
+	}
+	if err != nil {
 		return err
 	}
 	if err := r.openManifest(object); err != nil {
@@ -208,14 +213,7 @@ func (r *Repository) findKeys(ctx context.Context, m mode, opts Options) (*keys,
 	if err != nil {
 		return nil, fmt.Errorf("read the key in %s: %w", where, err)
 	}
-	if opts.Passphrase == nil {
-		return nil, fmt.Errorf("open the key in %s: there is no passphrase: %w", where, ErrWrongPassphrase)
-	}
-	passphrase, err := opts.Passphrase(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ks, err := blob.open(passphrase, m)
+	ks, err := openKey(ctx, blob, m, opts)
 	switch {
 	case errors.Is(err, errPassphrase):
 		return nil, fmt.Errorf("open the key in %s: %w", where, ErrWrongPassphrase)
@@ -225,6 +223,19 @@ func (r *Repository) findKeys(ctx context.Context, m mode, opts Options) (*keys,
 		return nil, fmt.Errorf("open the key in %s: it is that of the repository %x: %w", where, ks.repository, ErrDamaged)
 	}
 	return ks, nil
+}
+
+// openKey opens a key, as borg does first without a passphrase.
+func openKey(ctx context.Context, blob *keyBlob, m mode, opts Options) (*keys, error) {
+	ks, err := blob.open("", m)
+	if !errors.Is(err, errPassphrase) || opts.Passphrase == nil {
+		return ks, err
+	}
+	passphrase, err := opts.Passphrase(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return blob.open(passphrase, m)
 }
 
 func (r *Repository) keyFile(ctx context.Context, opts Options) (*keyBlob, error) {

@@ -91,14 +91,14 @@ def loader_of(v):
 
 
 def check_signed(load):
-    for v in load("snapshots.json"):
+    for v in load("snapshots.json") + [v for v in load("epochs.json") if v["name"].startswith("snapshots/")]:
         plain = objects.open_object(h(v["epoch_key"]), h(v["object"]), objects.SNAPSHOT)
         read = lambda: listings.open_snapshot(plain, h(v["public_key"]), v["name"], h(v["repository"]))
         if "refused" in v:
             refused(v["refused"], read)
         else:
             assert read() is None if v.get("void") else read()["id"] == h(v["id"])
-    for v in load("forgets.json"):
+    for v in load("forgets.json") + [v for v in load("epochs.json") if v["name"].startswith("forgets/")]:
         plain = objects.open_object(h(v["epoch_key"]), h(v["object"]), objects.FORGET)
         assert listings.verified(plain, h(v["public_key"]), b"bk forget 1\0") == h(v["body"])
     for v in load("sessions.json"):
