@@ -51,16 +51,16 @@ func Compare(ctx context.Context, a, b format.System, snapsA, snapsB []*format.S
 	if len(pairs) == 0 {
 		return c.report, nil
 	}
-	var idsA, idsB []format.ID
+	var ofA, ofB []*format.Snapshot
 	for _, p := range pairs {
-		idsA, idsB = append(idsA, p.A.ID), append(idsB, p.B.ID)
+		ofA, ofB = append(ofA, p.A), append(ofB, p.B)
 	}
-	sideA, err := openSide(ctx, opts.NameA, a, idsA)
+	sideA, err := openSide(ctx, opts.NameA, a, ofA)
 	if err != nil {
 		return nil, err
 	}
 	defer sideA.src.Close()
-	sideB, err := openSide(ctx, opts.NameB, b, idsB)
+	sideB, err := openSide(ctx, opts.NameB, b, ofB)
 	if err != nil {
 		return nil, err
 	}
