@@ -147,6 +147,9 @@ func TestDamagedIndex(t *testing.T) {
 			t.Errorf("byte %d of the index: %v", at, err)
 		}
 	}
+	// The repository is not taken for what it was before its last commit.
+	_, err = b.export(damaged(t, st, segmentName(b.number-1, b.perDir), func(o []byte) []byte { o[10] ^= 1; return o }))
+	wantError(t, err, ErrDamaged, "commit", segmentName(b.number-1, b.perDir), name)
 	for _, bad := range [][]byte{nil, []byte("BORG_IDX"), borgsIndex(nil), borgsIndex(map[objectID]place{manifestID: {1 << 30, 5}})} {
 		got, err := b.export(damaged(t, st, name, func([]byte) []byte { return bad }))
 		if err != nil || !bytes.Equal(got, want) {
