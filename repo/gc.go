@@ -34,7 +34,7 @@ type CollectOptions struct {
 	// and out of packs that are too small; 0: no bound.
 	MaxRepack int64
 	// Reseal moves everything that is sealed under an earlier epoch than the
-	// current one (spec/repository.md, section 10).
+	// current one (spec/repository.md, section 11).
 	Reseal bool
 	// MaxReseal bounds the bytes that Reseal copies out of packs in one
 	// collection, but for one pack; 0: no bound.
@@ -401,6 +401,14 @@ func (c *survey) mark() error {
 		}
 	}
 	c.sum.Missing = missing.Load()
+	return nil
+}
+
+// mark marks what is needed of what a collection must leave.
+func (c *collector) mark() error {
+	if err := c.survey.mark(); err != nil {
+		return err
+	}
 	return c.markPartials()
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/internal/loss"
+	"github.com/bk-backup/bk/format/internal/spill"
 )
 
 // archive is what is known of an archive.
@@ -23,6 +24,10 @@ type archive struct {
 	name       string
 	checkpoint bool
 	losses     loss.Counts // what of its record the stream cannot hold
+	groups     []spill.Key // names of its hard links, if bk-import wrote it
+	ownCuts    bool        // its files were cut as borg does by default
+	imported   format.ID   // under which it came, if bk-import wrote it
+	changed    bool        // borg recreate has made something else of that since
 }
 
 // checkpointName is what borg calls archives of backups that did not finish.
@@ -165,7 +170,28 @@ func (r *Repository) parseArchive(ref *archiveRef, plain []byte) (*archive, erro
 		a.record.Tags = []string{name}
 	}
 	a.record.Roots = roots(m.cmdline)
+	a.ownCuts = slices.Equal(m.chunkerParams, borgParams)
+	if own := recordOf(m.cmdline); own != nil {
+		a.imported, a.changed = own.ID, len(m.recreateCmdline) > 0
+		if !a.changed {
+			r.restore(a.record, own, m)
+			a.groups = groupsOf(m.cmdline)
+		}
+	}
 	return a, nil
+}
+
+// restore gives a snapshot that bk-import wrote the record that it came with.
+// What borg can have changed since is as borg has it.
+func (r *Repository) restore(record, own *format.Snapshot, m *archiveMeta) {
+	record.Roots, record.Tags, record.Extra = own.Roots, own.Tags, own.Extra
+	if own.Time == nil || borgTime(*own.Time) == m.time {
+		record.Time = cmp.Or(own.Time, record.Time)
+	}
+	if own.Origin != nil {
+		record.Origin = own.Origin
+	}
+	record.Via = append(own.Via, format.Via{Stage: viaBorg(r.config.id), From: own.ID})
 }
 
 // optionsWithValue are those of borg create that take the next argument with

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 
 	rabin "github.com/restic/chunker"
 )
@@ -96,4 +97,13 @@ func (k Keyed) polynomial() (rabin.Pol, error) {
 		return 0, fmt.Errorf("derive a polynomial (another secret is needed): %w", err)
 	}
 	return derived, nil
+}
+
+// NewPolynomial draws a polynomial as Keyed takes it.
+func NewPolynomial(rand io.Reader) (uint64, error) {
+	drawn, err := rabin.DerivePolynomial(rand)
+	if err != nil {
+		return 0, fmt.Errorf("draw a polynomial: %w", err)
+	}
+	return uint64(drawn), nil
 }

@@ -17,7 +17,7 @@ import (
 var foreign = map[string]foreignSystem{
 	"borg":      {open: openBorg},
 	"hardlinks": {open: openHardlinks},
-	"restic":    {open: openRestic},
+	"restic":    {open: openRestic, create: createRestic},
 	"tar":       {open: openTar, create: createTar},
 }
 
@@ -30,11 +30,14 @@ type foreignSystem struct {
 // SourceOptions are what every foreign system is told that is read.
 type SourceOptions struct {
 	Settings []string // KEY=VALUE, of those that the system has
+	Role     Role     // what it is read for
 }
 
 // SinkOptions are what every foreign sink is told.
 type SinkOptions struct {
 	Strict     bool     // refuse what cannot be held
+	Held       bool     // refs may name what the target holds
+	Chunker    []string // --chunker, as it was given
 	Settings   []string // KEY=VALUE, of those that the system has
 	OnProgress func(format.Progress)
 }
@@ -95,6 +98,8 @@ type ForeignSink interface {
 type ForeignSums struct {
 	Snapshots, Held uint64 // written now, and there already
 	Entries, Bytes  uint64
+	New             uint64 // plain bytes of content that the target did not have; 0 where it keeps no chunks
+	Stored          int64  // bytes written for it
 	Losses          []format.Loss
 }
 
@@ -117,4 +122,35 @@ func (app *App) OpenSink(ctx context.Context, f *RepoFlags, opts SinkOptions) (F
 		return nil, &Error{Code: ExitUsage, Op: "write into " + url, Err: fmt.Errorf("%s can be read, not written", scheme)}
 	}
 	return system.create(ctx, app, place, opts)
+}
+
+// ListImported returns what the foreign system that the flags name holds: for each
+// snapshot its own id and those that it came under, oldest first. It reports
+// false if that is a bk repository.
+func (app *App) ListImported(ctx context.Context, f *RepoFlags) (held [][]format.HeldID, isForeign bool, err error) {
+	url, err := f.location(RoleTarget.places...)
+	if err != nil {
+		return nil, false, err
+	}
+	scheme, place := store.SplitLocation(url)
+	known, ok := foreign[scheme]
+	switch {
+	case !ok:
+		return nil, false, nil
+	case known.open == nil:
+		return nil, true, Usagef("--list-imported: %s cannot be read", scheme)
+	}
+	system, err := known.open(ctx, app, place, SourceOptions{Role: RoleTarget})
+	if err != nil {
+		return nil, true, err
+	}
+	defer system.Close()
+	lister, ok := system.(interface {
+		Imported(ctx context.Context) ([][]format.HeldID, error)
+	})
+	if !ok {
+		return nil, true, Usagef("--list-imported: %s does not know under which ids its snapshots came", scheme)
+	}
+	held, err = lister.Imported(ctx)
+	return held, true, err
 }

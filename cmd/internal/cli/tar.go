@@ -37,6 +37,9 @@ func createTar(ctx context.Context, app *App, place string, opts SinkOptions) (F
 	if err := settings("tar", opts.Settings, nil); err != nil {
 		return nil, err
 	}
+	if opts.Held || len(opts.Chunker) > 0 {
+		return nil, Usagef("--held and --chunker are for systems that keep chunks, which a tar archive does not")
+	}
 	o := tar.SinkOptions{Strict: opts.Strict, OnProgress: opts.OnProgress}
 	if place == "-" {
 		out, err := app.StreamOut()

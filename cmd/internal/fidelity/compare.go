@@ -80,6 +80,7 @@ type comparison struct {
 	report   *Report
 	contents contents
 	pairNow  Pair
+	groups   groups
 	progress format.Progress
 }
 
@@ -97,6 +98,7 @@ func (c *comparison) pair(ctx context.Context, p Pair) error {
 	if what := recordDifferences(p.A, p.B); len(what) > 0 {
 		c.differ("", strings.Join(what, ", "), false)
 	}
+	c.groups = groups{}
 	a, b := c.contents.a, c.contents.b
 	if err := errors.Join(a.begin(), b.begin()); err != nil {
 		return err
@@ -176,8 +178,13 @@ func (c *comparison) entries(ctx context.Context, ea, eb *format.Entry) error {
 	ea.Size, eb.Size = 0, 0
 	ea.Has &^= format.HasSize
 	eb.Has &^= format.HasSize
+	grouped := c.groups.match(ea, eb)
+	ea.Hardlink, eb.Hardlink = "", ""
 	if !ea.Equal(eb) {
 		what = append(what, "metadata")
+	}
+	if !grouped {
+		what = append(what, "hard links")
 	}
 	if ea.Type == format.TypeFile {
 		same, err := c.contents.compare(ctx)
