@@ -31,7 +31,11 @@ func openBorg(ctx context.Context, app *App, place string, source SourceOptions)
 	opts := borg.Options{
 		Passphrase: func(ctx context.Context) (string, error) { return borgPassphrase(ctx, app, place) },
 		KeyFile:    func(_ context.Context, id string) ([]byte, error) { return borgKeyFile(id) },
-		Log:        app.Logger(),
+		OnError: func(archive string, err error) {
+			app.Lossy()
+			app.Warnf("archive %s cannot be read: %v", Printable(archive), err)
+		},
+		Log: app.Logger(),
 	}
 	if pattern != unset {
 		if _, err := path.Match(pattern, ""); err != nil {
