@@ -19,7 +19,7 @@ type task struct {
 }
 
 const (
-	orderedWeightMax = 48 << 20 // plain bytes and payloads
+	orderedWeightMax = 24 << 20 // plain bytes and payloads
 	orderedTasksMax  = 2048
 )
 

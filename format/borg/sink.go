@@ -48,6 +48,7 @@ type Written struct {
 	Bytes     uint64 // of content
 	NewChunks uint64 // chunks of content that were stored
 	NewBytes  uint64 // their plain bytes
+	Stored    int64  // bytes of the objects of all kinds
 	Losses    []format.Loss
 }
 
