@@ -34,7 +34,7 @@ type CollectOptions struct {
 	// and out of packs that are too small; 0: no bound.
 	MaxRepack int64
 	// Reseal moves everything that is sealed under an earlier epoch than the
-	// current one (spec/repository.md, section 10).
+	// current one (spec/repository.md, section 11).
 	Reseal bool
 	// MaxReseal bounds the bytes that Reseal copies out of packs in one
 	// collection, but for one pack; 0: no bound.

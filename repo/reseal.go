@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,7 +15,7 @@ import (
 )
 
 // resealRest moves to the current epoch what is not in packs, and counts what is
-// left under earlier ones (spec/repository.md, section 10). Packs were copied and
+// left under earlier ones (spec/repository.md, section 11). Packs were copied and
 // condemned like any that are repacked. Indexes and plans come when no pack of
 // an earlier epoch is left: until then they change anyway.
 func (c *collector) resealRest() error {
@@ -225,11 +224,8 @@ func (r *Repository) checkTwin(ctx context.Context, twin seal.Name, want []byte)
 // dropIfForgotten deletes what was sealed again while it was being forgotten:
 // whoever forgot it has deleted the object that there was, and knew of no other.
 func (r *Repository) dropIfForgotten(ctx context.Context, twin seal.Name, id format.ID) error {
-	forgotten := false
-	err := r.eachForget(ctx, func(b *forgetBody) {
-		forgotten = forgotten || slices.ContainsFunc(b.Snapshots, func(s []byte) bool { return bytes.Equal(s, id[:]) })
-	})
-	if err != nil || !forgotten {
+	forgotten, err := r.forgottenIDs(ctx)
+	if err != nil || !forgotten[id] {
 		return err
 	}
 	if err := r.store.Delete(ctx, twin.String()); err != nil && !errors.Is(err, store.ErrNotFound) {

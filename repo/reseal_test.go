@@ -337,3 +337,38 @@ func (h *callHook) Delete(ctx context.Context, name string) error {
 	h.step()
 	return h.Store.Delete(ctx, name)
 }
+
+// TestResealIsNoRollback: what this machine saw before is there, under other
+// names.
+func TestResealIsNoRollback(t *testing.T) {
+	st, _, want := resealable(t)
+	dir := t.TempDir()
+	open := func() *Repository {
+		secrets := keyring.Secrets{Passphrase: func(context.Context) (string, error) { return "p", nil }}
+		r, err := Open(t.Context(), st, secrets, Options{CacheDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+		return r
+	}
+	relist(t, open())
+	for range 2 {
+		if err := reseal(st); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if diff := cmp.Diff(want, factsOf(relist(t, open()))); diff != "" {
+				t.Fatal(diff)
+			}
+		}
+		rotate(t, st)
+	}
+	checked, err := open().Check(t.Context(), CheckOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range checked.Findings {
+		t.Errorf("%s: %s %v", f.Object, f.What, f.Err)
+	}
+}

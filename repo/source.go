@@ -389,12 +389,22 @@ func (e *exporter) differences(from, to tree.Listing, fn func(change) error) err
 			}
 			continue
 		}
+		c := change{path: d.Path, item: d.New, old: d.Old}
 		if drop, _, err := e.drops(d.New); err != nil {
 			return err
 		} else if drop {
-			continue
+			// It may have been of another type before, and have passed.
+			if d.Old == nil {
+				continue
+			}
+			if drop, _, err := e.drops(d.Old); err != nil {
+				return err
+			} else if drop {
+				continue
+			}
+			c.item = nil
 		}
-		if err := fn(change{path: d.Path, item: d.New, old: d.Old}); err != nil {
+		if err := fn(c); err != nil {
 			return err
 		}
 		// An entry that is not a directory has nothing below it: what the parent

@@ -18,7 +18,7 @@ type Name struct {
 	Client     ClientID  // client chunk, snapshot, session, forget, partial
 	Session    SessionID // snapshot, session, forget, partial
 	// Resealed is the epoch under which a snapshot or forget object was sealed
-	// again (spec/repository.md, 10.2); 0 as long as it was not.
+	// again (spec/repository.md, 11.2); 0 as long as it was not.
 	Resealed uint32
 	Sum      [32]byte // pack, index: SHA-256 of the object
 }

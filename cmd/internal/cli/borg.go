@@ -29,6 +29,10 @@ func openBorg(ctx context.Context, app *App, place string, source SourceOptions)
 		return nil, err
 	}
 	opts := borgOptions(app, place, source.Role)
+	opts.OnError = func(archive string, err error) {
+		app.Lossy()
+		app.Warnf("archive %s cannot be read: %v", Printable(archive), err)
+	}
 	if pattern != unset {
 		if _, err := path.Match(pattern, ""); err != nil {
 			return nil, Usagef("the names of archives %q: %w", pattern, err)

@@ -20,6 +20,8 @@ type Import struct {
 	chunkers.Flag `embed:""`
 	cli.SinkFlags `embed:""`
 
+	cli.ReceiptFlag `embed:""`
+
 	Compression  string `placeholder:"LEVEL" help:"Compress again: none, fastest, default, better, best or zstd:LEVEL. Default, keep: what comes compressed stays as it is, and the repository's setting applies to the rest."`
 	Held         bool   `help:"Accept content that is only named, if this repository holds it (bk-export --held)."`
 	Strict       bool   `help:"Refuse what another system cannot hold, before it is written, instead of leaving it out and saying so."`
@@ -62,6 +64,10 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 	if foreign != nil {
 		return c.runForeign(ctx, app, foreign, buffered)
 	}
+	receipt, err := app.OpenReceipt(&c.ReceiptFlag)
+	if err != nil {
+		return err
+	}
 	r, err := app.OpenRepo(ctx, &c.RepoFlags, cli.RoleTarget)
 	if err != nil {
 		return err
@@ -81,16 +87,17 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 	copyErr := format.Copy(ctx, sink, format.NewReader(buffered, format.ReaderOptions{}))
 	closeErr := sink.Close()
 	report(app, sink.Summary())
+	receiptErr := receipt.Write(r, sink.Summary().Snapshots)
 	if copyErr != nil {
 		return copyErr
 	}
-	return closeErr
+	return errors.Join(closeErr, receiptErr)
 }
 
 // runForeign stores the stream in another system.
 func (c *Import) runForeign(ctx context.Context, app *cli.App, sink cli.ForeignSink, in io.Reader) error {
-	if c.Compression != "" {
-		return errors.Join(cli.Usagef("--compression is for repositories of bk; others have -o"), sink.Close())
+	if c.Compression != "" || c.Receipt != "" {
+		return errors.Join(cli.Usagef("--compression and --receipt are for repositories of bk; others have -o"), sink.Close())
 	}
 	copyErr := format.Copy(ctx, sink, format.NewReader(in, format.ReaderOptions{}))
 	closeErr := sink.Close()
