@@ -392,7 +392,24 @@ func (c *survey) mark() error {
 	c.marks = c.cache.NewMarks(c.rank)
 	c.sum.Missing = 0
 	var missing atomic.Uint64
-	walker := c.marker(func(format.ID) { missing.Add(1) })
+	// What is known to be lost needs nothing any more, and keeps nobody waiting.
+	lost, err := c.r.knownLost(c.ctx)
+	if err != nil {
+		return err
+	}
+	walker := c.marker(func(id format.ID) {
+		if !lost.data(id) {
+			missing.Add(1)
+		}
+	})
+	if len(lost) > 0 {
+		walker.Failed = func(err error) error {
+			if lost.isPartOf(err) {
+				return nil
+			}
+			return err
+		}
+	}
 	for i := range c.snaps {
 		c.progress("mark what snapshots need", i, len(c.snaps))
 		s := c.snaps[len(c.snaps)-1-i]
