@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 """bench.py BIN [PART ...]: whole-process benchmarks of the programs in BIN beside restic, in the same run.
 
-Parts: linux small big hist (default: linux small hist). Scratch space is $BENCH_ROOT (default /var/tmp/bk-bench,
+Parts: linux small big hist gc (default: linux small hist). Scratch space is $BENCH_ROOT (default /var/tmp/bk-bench,
 kept between runs for its data; about 20 GB for hist). Restores go to /dev/shm. Data:
   linux  two point releases of Debian's linux-source-6.1 (apt-get download), or $BENCH_LINUX1 and $BENCH_LINUX2
   small  250,000 tiny files, generated
   big    a tar of each of the linux trees, and incompressible files of the same size, generated
   hist   20 snapshots of an evolving linux tree with a disk image and a log (evolve.py)
+  gc     a synthetic repository of $GC_CHUNKS chunks (default 10 million) that has no data (go test ./repo -run Synthetic)
 Prints a Markdown table: wall and CPU seconds, and their ratios to restic's. REPS (default 3): the median counts.
 """
 import os, random, resource, shutil, statistics, subprocess, sys, time
@@ -199,6 +200,7 @@ def hist():
     sizes("hist: repository", bk, re)
     if shutil.which("bk-find", path=BIN):
         compare("hist: find a name in all 20", "bk-find -r %s Kconfig" % bk, "restic -q -r %s find Kconfig" % re, reps=1)
+    collected(bk, re)
     copy, bk2, re2 = fresh("copy")
     theirs = "restic -q -r %s copy --from-repo %s" % (re2, re)
     compare("hist: convert all 20 to new keys", "bk-export -r %s --all | bk-import -q -r %s" % (bk, bk2), theirs,
@@ -221,6 +223,31 @@ def hist():
                 None if old else "restic -q -r %s rewrite --exclude '*.h' --forget" % re, reps=1)
 
 
+def collected(bk, re):
+    """Forgets 15 of 20 snapshots in copies of both repositories, which share files: nothing is ever changed in place."""
+    a, b = WORK + "/bk-gc", WORK + "/restic-gc"
+    # What was seen of the place before must go: a copy put there again is storage that went back.
+    reset = tuple("rm -rf %s %s/bk-cache/*/seen-*; cp -al %s %s" % (to, WORK, of, to) for of, to in ((bk, a), (re, b)))
+    compare("hist: forget 15 of 20, free the space", "bk-forget -q -r %s --keep-last 5 && bk-gc -q -r %s && bk-gc -q -r %s --grace 0" % (a, a, a),
+            "restic -q -r %s forget --keep-last 5 --prune" % b, reset=reset)
+    sizes("hist: the space afterwards", a, b)
+    compare("hist: the same, everything under new keys", "bk-forget -q -r %s --keep-last 5 && bk-key rotate -q -r %s && bk-gc -q -r %s --reseal --grace 0" % (a, a, a),
+            None, reps=1, reset=reset)
+    for place in (a, b):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def gc():
+    """Collection where there are many chunks: every 20th pack is needed by none of 10 snapshots."""
+    place, chunks = WORK + "/synthetic", os.environ.get("GC_CHUNKS", "10000000")
+    shutil.rmtree(place, ignore_errors=True)
+    subprocess.run(["go", "test", "-count=1", "-timeout=2h", "-run=^TestSynthetic$", "./repo"], check=True, cwd=SCRIPTS + "/../../..",
+                   env=dict(env, BK_SYNTHETIC_DIR=place, BK_SYNTHETIC_CHUNKS=chunks))
+    for name, flags in (("condemn", ""), ("delete", "--grace 0")):
+        add("gc: %s chunks, %s" % (chunks, name), run("bk-gc -r %s %s" % (place, flags)), None)
+    shutil.rmtree(place)
+
+
 def main():
     os.makedirs(WORK, exist_ok=True)
     for part in PARTS:
@@ -232,8 +259,10 @@ def main():
             suite("big", big(1), big(2))
         elif part == "hist":
             hist()
+        elif part == "gc":
+            gc()
         else:
-            sys.exit("unknown part %r: linux, small, big, hist" % part)
+            sys.exit("unknown part %r: linux, small, big, hist, gc" % part)
     header = ("", "bk, s", "restic, s", "ratio", "bk CPU", "restic CPU", "ratio", "peak MiB")
     print("\n| " + " | ".join(header) + " |\n|" + "---|" * len(header))
     for row in rows:
