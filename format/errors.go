@@ -44,7 +44,22 @@ type Error struct {
 // is -1. Sinks and stages return such errors for what they find wrong with a
 // record; Copy fills the place in.
 func Errorf(class Class, format string, args ...any) *Error {
+	for i, arg := range args {
+		if text, ok := arg.(string); ok {
+			args[i] = abbreviate(text)
+		}
+	}
 	return &Error{Class: class, Record: -1, Detail: fmt.Sprintf(format, args...)}
+}
+
+// abbreviate keeps a text from a hostile stream, where a path may have 32 KiB,
+// from filling the screen: both ends of it tell which one it is.
+func abbreviate(text string) string {
+	const end = 120
+	if len(text) <= 2*end+20 {
+		return text
+	}
+	return fmt.Sprintf("%s[%d bytes]%s", text[:end], len(text)-2*end, text[len(text)-end:])
 }
 
 // Error returns one line.
@@ -57,7 +72,7 @@ func (e *Error) Error() string {
 		s += fmt.Sprintf(" (%s)", e.Kind)
 	}
 	if e.Path != "" {
-		s += fmt.Sprintf(", path %q", e.Path)
+		s += fmt.Sprintf(", path %q", abbreviate(e.Path))
 	}
 	s += fmt.Sprintf(": %s: %s", e.Class, e.Detail)
 	if e.Err != nil {

@@ -2,6 +2,7 @@ package format
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"sync"
 	"testing"
 
@@ -140,5 +141,22 @@ func TestParseLevel(t *testing.T) {
 		if _, err := ParseLevel(in); err == nil {
 			t.Errorf("%q passed", in)
 		}
+	}
+}
+
+// TestPayloadOfFewLetters: text without a repeated word is no match for a
+// dictionary coder, and still has few letters.
+func TestPayloadOfFewLetters(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	plain := make([]byte, 2000)
+	for i := range plain {
+		plain[i] = "abcdefghijklmnop"[rng.IntN(16)]
+	}
+	codec, payload, err := EncodePayload(nil, plain, LevelDefault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if codec != CodecZstd || len(payload) > 1200 {
+		t.Errorf("%d bytes of 4 bits each became %d, codec %q", len(plain), len(payload), codec)
 	}
 }

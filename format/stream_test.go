@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"testing/iotest"
@@ -390,4 +391,14 @@ func (w *failingWriter) Write(b []byte) (int, error) {
 		return 0, w.err
 	}
 	return len(b), nil
+}
+
+// TestErrorsAreShort: a path of the greatest length does not fill the screen.
+func TestErrorsAreShort(t *testing.T) {
+	long := strings.Repeat("d/", 16000) + "end"
+	err := Errorf(ClassOrder, "the path comes after %q", long)
+	err.Path = long
+	if text := err.Error(); len(text) > 1000 || !strings.Contains(text, `d/end"`) {
+		t.Errorf("%d bytes: %.300s", len(text), text)
+	}
 }

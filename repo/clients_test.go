@@ -32,9 +32,8 @@ func TestOtherClients(t *testing.T) {
 	repository := r.keys.Repository()
 	create := func(name seal.Name, body []byte) {
 		t.Helper()
-		h := other.header(name.Kind)
+		h, key := other.header(name.Kind)
 		h.Repository = repository
-		_, key := other.own.CurrentEpoch()
 		stored, err := seal.SealObject(key, h, body, vectors.Rand(name.String()))
 		if err != nil {
 			t.Fatal(err)

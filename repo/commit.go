@@ -65,7 +65,7 @@ func (s *session) create(ctx context.Context, snap *Snapshot) error {
 	}
 	snap.ID = format.SumID(body)
 	snap.Meta.ID = snap.ID
-	err = s.r.createObject(ctx, snap.objectName(), seal.KindSnapshot, s.r.keys.SignSnapshot(body))
+	err = s.r.createObject(ctx, snap.slot().String(), seal.KindSnapshot, s.r.keys.SignSnapshot(body))
 	if errors.Is(err, store.ErrExists) {
 		return fmt.Errorf("commit a snapshot: %w: %w", ErrFenced, err)
 	}
@@ -74,6 +74,7 @@ func (s *session) create(ctx context.Context, snap *Snapshot) error {
 	}
 	s.next++
 	s.saw(snap)
+	s.r.sawCommit(snap)
 	return nil
 }
 

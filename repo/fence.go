@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/bk-backup/bk/repo/internal/mp"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
 )
@@ -93,24 +92,11 @@ func (r *Repository) findSlots(ctx context.Context, w *writing) error {
 // forgottenSlots moves next of sessions behind the slots whose snapshots were
 // forgotten.
 func (r *Repository) forgottenSlots(ctx context.Context, open []*writing) error {
-	err := r.store.List(ctx, seal.KindForget.Dir(), func(info store.Info) error {
-		name, ok := seal.ParseName(info.Name)
-		if !ok || name.Client != r.keys.Client() {
-			return nil
-		}
-		plain, err := r.getObject(ctx, info.Name, seal.KindForget)
+	return r.eachForget(ctx, func(b *forgetBody, err error) error {
 		if err != nil {
 			return err
 		}
-		signed, err := r.keys.VerifyForget(plain)
-		if err != nil {
-			return fmt.Errorf("%s: %w", info.Name, err)
-		}
-		var body forgetBody
-		if err := mp.Decode(signed, &body); err != nil {
-			return fmt.Errorf("%s: %w", info.Name, err)
-		}
-		for slots := body.Slots; len(slots) >= slotSize; slots = slots[slotSize:] {
+		for slots := b.Slots; len(slots) >= slotSize; slots = slots[slotSize:] {
 			for _, w := range open {
 				if bytes.Equal(slots[:16], w.client[:]) && bytes.Equal(slots[16:32], w.session[:]) {
 					w.next = max(w.next, binary.BigEndian.Uint64(slots[32:])+1)
@@ -119,10 +105,6 @@ func (r *Repository) forgottenSlots(ctx context.Context, open []*writing) error 
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("read what was forgotten: %w", err)
-	}
-	return nil
 }
 
 // fenceSilent expires the sessions that have been silent since a time, and
@@ -169,7 +151,7 @@ func (r *Repository) fence(ctx context.Context, w *writing) (bool, error) {
 			return true, r.deleteSession(ctx, w)
 		}
 	}
-	err := r.createObject(ctx, w.slot(w.next), seal.KindSnapshot, voidBody)
+	err := r.createVoid(ctx, w.slot(w.next))
 	if errors.Is(err, store.ErrExists) {
 		return false, nil
 	}

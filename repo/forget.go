@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/repo/internal/mp"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
@@ -51,6 +53,7 @@ func (r *Repository) Forget(ctx context.Context, snaps []*Snapshot, reason strin
 	if err := r.createObject(ctx, name, seal.KindForget, r.keys.SignForget(mp.Encode(&body))); err != nil {
 		return fmt.Errorf("record what is forgotten: %w", err)
 	}
+	r.sawForget(name)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(2 * r.workers())
 	for _, s := range snaps {
@@ -62,5 +65,107 @@ func (r *Repository) Forget(ctx context.Context, snaps []*Snapshot, reason strin
 			return nil
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return r.deleteTwins(ctx, snaps)
+}
+
+// deleteTwins deletes objects of snapshots that were made since they were
+// listed, because they were being sealed again under another epoch.
+func (r *Repository) deleteTwins(ctx context.Context, snaps []*Snapshot) error {
+	if n, _ := r.latest.group().CurrentEpoch(); n == 1 {
+		return nil
+	}
+	gone := make(map[seal.Name]bool, len(snaps))
+	for _, s := range snaps {
+		gone[s.slot()] = true
+	}
+	return r.store.List(ctx, seal.KindSnapshot.Dir(), func(info store.Info) error {
+		name, ok := seal.ParseName(info.Name)
+		slot := name
+		slot.Resealed = 0
+		if !ok || name.Resealed == 0 || !gone[slot] {
+			return nil
+		}
+		if err := r.store.Delete(ctx, info.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("forget what was sealed again: %w", err)
+		}
+		return nil
+	})
+}
+
+// eachForget calls fn with every forget object of this client, or why it cannot
+// be read, one after another. One that is being sealed again may come twice.
+func (r *Repository) eachForget(ctx context.Context, fn func(*forgetBody, error) error) error {
+	var mu sync.Mutex
+	for names := (objectNames{r: r, prefix: r.forgetDir()}); names.more(); {
+		infos, err := names.next(ctx)
+		if err != nil {
+			return fmt.Errorf("read what was forgotten: %w", err)
+		}
+		g, gctx := errgroup.WithContext(ctx)
+		g.SetLimit(2 * r.workers())
+		for _, info := range infos {
+			g.Go(func() error {
+				body, err := r.readForget(gctx, info.Name)
+				if gctx.Err() != nil {
+					return context.Cause(gctx)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if errors.Is(err, store.ErrNotFound) {
+					names.vanished()
+					return nil
+				}
+				return fn(body, err)
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return fmt.Errorf("read what was forgotten: %w", err)
+		}
+	}
+	return nil
+}
+
+// forgottenIDs returns the ids of the snapshots that signed records say were
+// forgotten. A record that cannot be read is passed over.
+func (r *Repository) forgottenIDs(ctx context.Context) (map[format.ID]bool, error) {
+	ids := make(map[format.ID]bool)
+	err := r.eachForget(ctx, func(body *forgetBody, err error) error {
+		if err != nil {
+			r.opts.Log.Warn("a record of what was forgotten cannot be read", "error", err)
+			return nil
+		}
+		for _, id := range body.Snapshots {
+			if len(id) == len(format.ID{}) {
+				ids[format.ID(id)] = true
+			}
+		}
+		return nil
+	})
+	return ids, err
+}
+
+// forgetDir is where this client's records lie.
+func (r *Repository) forgetDir() string {
+	client := r.keys.Client()
+	return fmt.Sprintf("%s%x/", seal.KindForget.Dir(), client[:])
+}
+
+// readForget reads and verifies one record.
+func (r *Repository) readForget(ctx context.Context, name string) (*forgetBody, error) {
+	plain, err := r.getObject(ctx, name, seal.KindForget)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := r.keys.VerifyForget(plain)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	body := new(forgetBody)
+	if err := mp.Decode(signed, body); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return body, nil
 }

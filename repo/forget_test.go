@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
@@ -46,9 +47,9 @@ func ids(list []*Snapshot) (out []format.ID) {
 	return out
 }
 
-func relist(t *testing.T, r *Repository) []*Snapshot {
+func relist(t testing.TB, r *Repository) []*Snapshot {
 	t.Helper()
-	list, damage, err := r.List(t.Context())
+	list, damage, err := r.List(context.Background())
 	if err != nil || len(damage) > 0 {
 		t.Fatal(err, damage)
 	}

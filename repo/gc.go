@@ -30,9 +30,18 @@ type CollectOptions struct {
 	// in part, as a share of what is needed: 0 means MaxUnusedDefault, a
 	// negative number none.
 	MaxUnused float64
-	// MaxRepack bounds the bytes that one collection copies out of such packs;
-	// 0: no bound.
+	// MaxRepack bounds the bytes that one collection copies out of such packs,
+	// and out of packs that are too small; 0: no bound.
 	MaxRepack int64
+	// Reseal moves everything that is sealed under an earlier epoch than the
+	// current one (spec/repository.md, section 11).
+	Reseal bool
+	// MaxReseal bounds the bytes that Reseal copies out of packs in one
+	// collection, but for one pack; 0: no bound.
+	MaxReseal int64
+	// MaxTime is how long after its begin a collection begins to copy out of
+	// another pack, but for the first; 0: no bound.
+	MaxTime time.Duration
 	// OnProgress is told what is being done, and how much of it is done.
 	OnProgress func(what string, done, total int)
 }
@@ -60,9 +69,15 @@ type Collected struct {
 	Condemned PackSum // by the plan that was made now
 	Repacked  PackSum // of these, packs that were needed in part
 	Copied    int64   // stored bytes of chunks copied out of them
+	Resealed  PackSum // of these, packs of earlier epochs
 	Waiting   PackSum // condemned by earlier plans whose time has not come
 	NextDue   time.Time
 	Fenced    int // sessions that were expired
+
+	// With Reseal, what is still there under earlier epochs at the end: packs,
+	// those that are condemned included, and other objects.
+	OldPacks   PackSum
+	OldObjects int
 }
 
 // Collect removes what no snapshot needs, in two steps (spec/repository.md,
@@ -76,7 +91,7 @@ func (r *Repository) Collect(ctx context.Context, opts CollectOptions) (sum Coll
 	if err := r.keys.CheckWrite(); err != nil {
 		return sum, err
 	}
-	c := &collector{r: r, ctx: ctx, opts: opts, sum: &sum}
+	c := &collector{survey: survey{r: r, ctx: ctx, onProgress: opts.OnProgress, sum: &sum}, opts: opts, begun: r.opts.Now()}
 	if c.opts.MaxUnused == 0 {
 		c.opts.MaxUnused = MaxUnusedDefault
 	}
@@ -91,6 +106,9 @@ func (r *Repository) Collect(ctx context.Context, opts CollectOptions) (sum Coll
 		c.finishing = true
 		_, err = c.round()
 	}
+	if err == nil && opts.Reseal {
+		err = c.resealRest()
+	}
 	if err != nil {
 		return sum, fmt.Errorf("collect garbage in %s: %w", r, err)
 	}
@@ -99,21 +117,31 @@ func (r *Repository) Collect(ctx context.Context, opts CollectOptions) (sum Coll
 
 // collector is one collection.
 type collector struct {
-	r         *Repository
-	ctx       context.Context
-	opts      CollectOptions
-	sum       *Collected
-	session   *session // its own; nil for a dry run
-	finishing bool     // only carry out the plan that was just made
+	survey
+	opts    CollectOptions
+	session *session // its own; nil for a dry run
+	begun   time.Time
 
 	now     time.Time // by storage's clock
 	writing []*writing
+}
+
+// survey is what lies on storage, and what of it snapshots need. Collection,
+// checking and repairing begin with it: openIndex, listPacks, mark, measure.
+type survey struct {
+	r          *Repository
+	ctx        context.Context
+	onProgress func(what string, done, total int)
+	sum        *Collected
+	finishing  bool // only carry out the plan that was just made
+
 	plans   []*plan
 	snaps   []*Snapshot
 	cache   *index.Cache
 	indexes [][32]byte // that the cache covers
 	packs   map[[32]byte]*packState
 	adopted []store.Info // packs that no index lists and that can be read
+	alien   []Damage     // those that cannot be read, or are another group's
 	marks   *index.Marks
 }
 
@@ -121,6 +149,8 @@ type collector struct {
 type packState struct {
 	size    int64
 	created time.Time
+	kind    seal.Kind
+	epoch   uint32
 	stored  bool // it is on storage
 	foreign bool // neither listed by an index nor readable: another group's, or damaged
 	plan    uint64
@@ -132,9 +162,9 @@ type packState struct {
 	liveCount   int
 }
 
-func (c *collector) progress(what string, done, total int) {
-	if c.opts.OnProgress != nil {
-		c.opts.OnProgress(what, done, total)
+func (c *survey) progress(what string, done, total int) {
+	if c.onProgress != nil {
+		c.onProgress(what, done, total)
 	}
 }
 
@@ -238,7 +268,7 @@ func (c *collector) checkOthers() error {
 
 // openIndex opens a view of the index of this collection's own: marks name
 // records by their places, which must not move.
-func (c *collector) openIndex() (err error) {
+func (c *survey) openIndex() (err error) {
 	if c.cache != nil {
 		c.cache.Close()
 	}
@@ -254,10 +284,10 @@ func (c *collector) openIndex() (err error) {
 // listPacks lists the packs on storage. It comes after the index was read, so
 // that every pack that the index lists is there, unless it is lost. Packs that
 // no index lists say themselves what they hold.
-func (c *collector) listPacks() error {
+func (c *survey) listPacks() error {
 	c.packs = make(map[[32]byte]*packState)
 	err := c.cache.EachPack(func(info pack.Info) error {
-		c.packs[info.Name] = &packState{size: info.Size, run: -1}
+		c.packs[info.Name] = &packState{size: info.Size, kind: info.Kind, epoch: info.Epoch, run: -1}
 		return nil
 	})
 	if err != nil {
@@ -304,9 +334,9 @@ func (c *collector) listPacks() error {
 }
 
 // adopt reads the directories of packs that no index lists.
-func (c *collector) adopt(unlisted []store.Info) error {
+func (c *survey) adopt(unlisted []store.Info) error {
 	var adopted []pack.Listed
-	c.adopted = nil
+	c.adopted, c.alien = nil, nil
 	for i, info := range unlisted {
 		c.progress("read packs that no index lists", i, len(unlisted))
 		listed, err := c.r.readDirectory(c.ctx, info)
@@ -315,29 +345,35 @@ func (c *collector) adopt(unlisted []store.Info) error {
 		}
 		if err != nil {
 			c.r.opts.Log.Warn("a pack that no index lists cannot be read and is left alone", "error", err)
+			c.alien = append(c.alien, Damage{info.Name, err})
 			continue
 		}
-		c.packs[listed.Info.Name].foreign = false
+		st := c.packs[listed.Info.Name]
+		st.foreign, st.kind, st.epoch = false, listed.Info.Kind, listed.Info.Epoch
 		adopted = append(adopted, listed)
 		c.adopted = append(c.adopted, info)
 	}
 	return c.cache.Adopt(adopted)
 }
 
-// Ranks of the places of a chunk, the best first: a pack that stays; one that is
-// condemned, the latest plan first, since a plan treats the packs of earlier
-// ones as absent; one that was deleted and is there again; one that is lost.
+// Ranks of the places of a chunk, the best first: a pack that stays, and of
+// these one of the current epoch, so that copies which an interrupted collection
+// made are not made again; one that is condemned, the latest plan first, since a
+// plan treats the packs of earlier ones as absent; one that was deleted and is
+// there again; one that is lost.
 const (
+	rankOld     = 1
 	rankPlanned = 1 << 20
 	rankGone    = 1 << 29
 	rankLost    = 1 << 30
 )
 
-func (c *collector) rank(info pack.Info) int32 {
+func (c *survey) rank(info pack.Info) int32 {
 	last := uint64(0)
 	for _, p := range c.plans {
 		last = max(last, p.number)
 	}
+	current, _ := c.r.latest.group().CurrentEpoch()
 	switch st := c.packs[info.Name]; {
 	case st == nil || !st.stored:
 		return rankLost
@@ -345,30 +381,18 @@ func (c *collector) rank(info pack.Info) int32 {
 		return rankGone
 	case st.planned:
 		return rankPlanned + int32(min(last-st.plan, rankPlanned))
+	case st.epoch < current:
+		return rankOld
 	}
 	return 0
 }
 
 // mark marks what the snapshots need.
-func (c *collector) mark() error {
+func (c *survey) mark() error {
 	c.marks = c.cache.NewMarks(c.rank)
 	c.sum.Missing = 0
 	var missing atomic.Uint64
-	label := c.r.label
-	walker := tree.Walker{
-		Parallel: c.r.workers(),
-		Enter: func(id format.ID) (bool, error) {
-			fresh, found, err := c.marks.Mark(label.LabelOf(seal.ChunkMeta, id))
-			return fresh || !found, err // what is not found fails when it is read
-		},
-		Chunk: func(id format.ID, _ uint64) error {
-			_, found, err := c.marks.Mark(label.LabelOf(seal.ChunkData, id))
-			if err == nil && !found {
-				missing.Add(1)
-			}
-			return err
-		},
-	}
+	walker, batch := c.marker(func(seal.Label) { missing.Add(1) })
 	for i := range c.snaps {
 		c.progress("mark what snapshots need", i, len(c.snaps))
 		s := c.snaps[len(c.snaps)-1-i]
@@ -376,7 +400,16 @@ func (c *collector) mark() error {
 			return fmt.Errorf("what snapshot %s needs is not known: %w", s.ID, err)
 		}
 	}
+	err := batch.Flush()
 	c.sum.Missing = missing.Load()
+	return err
+}
+
+// mark marks what is needed of what a collection must leave.
+func (c *collector) mark() error {
+	if err := c.survey.mark(); err != nil {
+		return err
+	}
 	return c.markPartials()
 }
 
@@ -406,8 +439,24 @@ func (c *collector) markPartials() error {
 	})
 }
 
+// marker walks listings and marks what they need, chunks of content when the
+// batch is flushed; a node that is marked already is not read again. missing is
+// called with chunks of content that have no place, from several goroutines.
+func (c *survey) marker(missing func(seal.Label)) (tree.Walker, *index.Batch) {
+	label := c.r.label
+	batch := c.marks.NewBatch(missing)
+	return tree.Walker{
+		Parallel: c.r.workers(),
+		Enter: func(id format.ID) (bool, error) {
+			fresh, found, err := c.marks.Mark(label.LabelOf(seal.ChunkMeta, id))
+			return fresh || !found, err // what is not found fails when it is read
+		},
+		Chunk: func(id format.ID, _ uint64) error { return batch.Mark(label.LabelOf(seal.ChunkData, id)) },
+	}, batch
+}
+
 // measure sums up the marks by packs.
-func (c *collector) measure() error {
+func (c *survey) measure() error {
 	c.sum.Needed = 0
 	return c.marks.Each(func(run int, _ seal.Label, hit index.Hit, marked bool) error {
 		st := c.packs[hit.Pack.Name]

@@ -18,8 +18,8 @@ const (
 	// that slept through its deletion could list it in an index once more.
 	goneMax = 400 * 24 * time.Hour
 	// indexEntriesMax is how many chunks one index lists, where several are
-	// joined: 58 MB.
-	indexEntriesMax = 2 << 20
+	// joined: 8 MB, and some times that in memory while it is made.
+	indexEntriesMax = 1 << 18
 	// indexSmall is the size of an index body below which it is joined with
 	// others, if there are more than indexesMax indexes.
 	indexSmall = 1 << 20
@@ -88,13 +88,13 @@ func (c *collector) wait(p *plan) {
 }
 
 // rewriteIndexes replaces the indexes that list packs which are to go, or have
-// gone, by ones that list the others. Many small ones become one.
+// gone, by ones that list the others; with Reseal also those of earlier epochs. Many small ones become one.
 func (c *collector) rewriteIndexes(doomed map[[32]byte]bool) error {
 	w := indexRewriter{c: c, doomed: doomed, listed: make(map[[32]byte]bool)}
 	for i, name := range c.indexes {
 		c.progress("write indexes anew", i, len(c.indexes))
 		object := seal.Name{Kind: seal.KindIndex, Sum: name}.String()
-		body, err := c.r.getObject(c.ctx, object, seal.KindIndex)
+		body, h, err := c.r.openWhole(c.ctx, object, seal.KindIndex)
 		switch {
 		case errors.Is(err, store.ErrNotFound), errors.Is(err, errOtherGroup):
 			continue // another collection was faster, or it is none of ours
@@ -105,7 +105,7 @@ func (c *collector) rewriteIndexes(doomed map[[32]byte]bool) error {
 		case err != nil:
 			return err
 		}
-		old := len(c.indexes) > indexesMax && len(body) < indexSmall
+		old := len(c.indexes) > indexesMax && len(body) < indexSmall || c.opts.Reseal && c.r.isOld(&h)
 		err = pack.ParseIndex(body, func(info pack.Info, _ []pack.Entry) error {
 			old = old || w.dropped(info.Name)
 			return nil

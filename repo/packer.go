@@ -67,8 +67,8 @@ func (p *packer) add(id format.ID, label seal.Label, codec pack.Codec, rawSize u
 		}
 	}
 	if slot.w == nil {
-		_, secret := p.r.own.CurrentEpoch()
-		w, err := pack.NewWriter(secret, p.r.header(p.kind.PackKind()), p.r.keys.Client(), p.r.opts.Rand)
+		h, secret := p.r.header(p.kind.PackKind())
+		w, err := pack.NewWriter(secret, h, p.r.keys.Client(), p.r.opts.Rand)
 		if err != nil {
 			return fmt.Errorf("begin a pack: %w", err)
 		}

@@ -45,21 +45,24 @@ const openersMax = 4096
 func (o *openers) init() { o.packs = make(map[[32]byte]*pack.Opener) }
 
 // opener returns what opens the chunks of a pack.
-func (r *Repository) opener(info *pack.Info) (*pack.Opener, error) {
+func (r *Repository) opener(ctx context.Context, info *pack.Info) (*pack.Opener, error) {
 	o := &r.openers
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	if op, ok := o.packs[info.Name]; ok {
+	op, ok := o.packs[info.Name]
+	o.mu.Unlock()
+	if ok {
 		return op, nil
 	}
-	secret := r.own.EpochKey(info.Epoch)
-	if secret == nil {
-		return nil, fmt.Errorf("pack %x: sealed under epoch %d, whose key this client does not have", info.Name[:8], info.Epoch)
-	}
-	op, err := pack.NewOpener(secret, r.header(info.Kind), info)
+	secret, err := r.epochKey(ctx, info.Epoch)
 	if err != nil {
 		return nil, fmt.Errorf("pack %x: %w", info.Name[:8], err)
 	}
+	h, _ := r.header(info.Kind)
+	if op, err = pack.NewOpener(secret, h, info); err != nil {
+		return nil, fmt.Errorf("pack %x: %w", info.Name[:8], err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if len(o.packs) >= openersMax {
 		clear(o.packs)
 	}
@@ -88,32 +91,15 @@ type wanted struct {
 // an error for a chunk that cannot be had; the others still come. An error of fn
 // stops everything and is returned.
 //
-// What is not where the index says is looked for once more before fn hears of
-// it, since garbage collection may have moved it.
+// What cannot be read where the index says is looked for once more, and in the
+// other places that it may have, before fn hears of it (read_again.go).
 func (r *Repository) readPayloads(ctx context.Context, kind seal.ChunkKind, ids []format.ID, fn func(number int, p payload, err error) error) error {
-	pass := r.recovery.pass()
-	var mu sync.Mutex
-	var lost []int
-	err := r.readListed(ctx, kind, ids, func(number int, p payload, err error) error {
-		if err == nil || !isLost(err) {
-			return fn(number, p, err)
-		}
-		mu.Lock()
-		lost = append(lost, number)
-		mu.Unlock()
-		return nil
-	})
-	if err != nil || len(lost) == 0 {
+	again := readAgain{r: r, kind: kind, ids: ids, pass: r.recovery.pass()}
+	err := r.readListed(ctx, kind, ids, again.unless(fn))
+	if err != nil || len(again.failed) == 0 {
 		return err
 	}
-	lostIDs := make([]format.ID, len(lost))
-	for i, number := range lost {
-		lostIDs[i] = ids[number]
-	}
-	if err := r.lookAgain(ctx, pass, kind, lostIDs); err != nil {
-		return err
-	}
-	return r.readListed(ctx, kind, lostIDs, func(i int, p payload, err error) error { return fn(lost[i], p, err) })
+	return again.read(ctx, fn)
 }
 
 // readListed is readPayloads by the index as it is.
@@ -192,7 +178,7 @@ func (r *Repository) readRun(ctx context.Context, kind seal.ChunkKind, part []wa
 	size := int(end - int64(first.Offset))
 	buf := format.AllocPayload(size)
 	defer format.FreePayload(buf)
-	op, err := r.opener(&first.Pack)
+	op, err := r.opener(ctx, &first.Pack)
 	if err == nil {
 		err = r.store.ReadAt(ctx, name, buf, int64(first.Offset))
 	}

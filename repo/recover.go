@@ -192,13 +192,9 @@ func (r *Repository) readDirectory(ctx context.Context, info store.Info) (pack.L
 	listed, _, err := pack.ReadDirectory(ctx, r.store, info.Name, info.Size, r.keys.Repository(),
 		func(group seal.GroupID, epoch uint32) (*seal.Key, error) {
 			if group != r.own.ID {
-				return nil, fmt.Errorf("it belongs to group %s, not to this client's own", group)
+				return nil, fmt.Errorf("it belongs to group %s: %w", group, errOtherGroup)
 			}
-			secret := r.own.EpochKey(epoch)
-			if secret == nil {
-				return nil, fmt.Errorf("sealed under epoch %d, whose key this client does not have", epoch)
-			}
-			return secret, nil
+			return r.epochKey(ctx, epoch)
 		})
 	return listed, err
 }

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -50,10 +51,13 @@ func (o Options) withDefaults() Options {
 // Repository is an open bk repository. It is safe for concurrent use.
 type Repository struct {
 	store store.Store
-	keys  *keyring.Keyring
-	own   *keyring.Group
-	label *seal.Labeler
-	index *index.Cache
+	// keys and own are as the repository was opened. All that is for ever is
+	// taken from them; epochs are asked of latest, which may have more of them.
+	keys   *keyring.Keyring
+	own    *keyring.Group
+	latest latestKeys
+	label  *seal.Labeler
+	index  *index.Cache
 	// indexDir is where the index is cached; empty for a temporary directory.
 	indexDir string
 	opts     Options
@@ -112,6 +116,7 @@ func Open(ctx context.Context, st store.Store, secrets keyring.Secrets, opts Opt
 
 func open(ctx context.Context, st store.Store, keys *keyring.Keyring, names [][32]byte, opts Options) (*Repository, error) {
 	r := &Repository{store: st, keys: keys, own: keys.Own(), opts: opts}
+	r.latest.keys.Store(keys)
 	r.label = seal.NewLabeler(&r.own.Label)
 	r.openers.init()
 	r.meta.init()
@@ -164,28 +169,37 @@ var errOtherGroup = errors.New("it is sealed for another group")
 // getObject reads and opens an object of the own group that is sealed whole. It
 // fails with errOtherGroup for one of another.
 func (r *Repository) getObject(ctx context.Context, name string, kind seal.Kind) ([]byte, error) {
+	body, _, err := r.openWhole(ctx, name, kind)
+	return body, err
+}
+
+// openWhole is getObject with the header.
+func (r *Repository) openWhole(ctx context.Context, name string, kind seal.Kind) (body []byte, h seal.Header, err error) {
 	stored, err := r.store.Get(ctx, name, seal.ObjectSizeMax)
 	if err != nil {
-		return nil, err
+		return nil, h, err
 	}
-	secret, err := r.secretFor(name, stored)
+	secret, err := r.secretFor(ctx, name, stored)
 	if err != nil {
 		// The checksum tells first: a damaged header can seem to be another
 		// version's, group's or epoch's.
 		if damage := seal.Scrub(name, stored); damage != nil {
-			return nil, damage
+			return nil, h, damage
 		}
-		return nil, err
+		return nil, h, err
 	}
-	body, _, err := seal.OpenObject(secret, stored, seal.Expect{
+	body, h, err = seal.OpenObject(secret, stored, seal.Expect{
 		Name: name, Kind: kind, Repository: r.keys.Repository(), Owner: r.own.ID,
 	})
-	return body, err
+	if err == nil && h.Epoch == 0 && !bytes.Equal(body, voidBody) {
+		err = fmt.Errorf("open %s: %w: it is sealed as a void and is none", name, seal.ErrDamaged)
+	}
+	return body, h, err
 }
 
 // secretFor finds the epoch key that an object was sealed under, going by its
 // header alone.
-func (r *Repository) secretFor(name string, stored []byte) (*seal.Key, error) {
+func (r *Repository) secretFor(ctx context.Context, name string, stored []byte) (*seal.Key, error) {
 	h, err := seal.ParseHeader(stored)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
@@ -193,23 +207,27 @@ func (r *Repository) secretFor(name string, stored []byte) (*seal.Key, error) {
 	if h.Owner != r.own.ID {
 		return nil, fmt.Errorf("open %s: %w", name, errOtherGroup)
 	}
-	secret := r.own.EpochKey(h.Epoch)
-	if secret == nil {
-		return nil, fmt.Errorf("open %s: it is sealed under epoch %d of group %s, whose key this client does not have", name, h.Epoch, r.own.ID)
+	if h.Epoch == 0 {
+		return &r.own.Label, nil
+	}
+	secret, err := r.epochKey(ctx, h.Epoch)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	return secret, nil
 }
 
-// header returns the header of a new object of the own group.
-func (r *Repository) header(kind seal.Kind) seal.Header {
-	epoch, _ := r.own.CurrentEpoch()
-	return seal.Header{Kind: kind, Suite: r.keys.Suite(), Epoch: epoch, Repository: r.keys.Repository(), Owner: r.own.ID}
+// header returns the header of a new object of the own group, and the secret
+// that it is sealed under.
+func (r *Repository) header(kind seal.Kind) (seal.Header, *seal.Key) {
+	epoch, secret := r.latest.group().CurrentEpoch()
+	return seal.Header{Kind: kind, Suite: r.keys.Suite(), Epoch: epoch, Repository: r.keys.Repository(), Owner: r.own.ID}, secret
 }
 
 // createObject seals a body for the own group and stores it under name.
 func (r *Repository) createObject(ctx context.Context, name string, kind seal.Kind, body []byte) error {
-	_, secret := r.own.CurrentEpoch()
-	stored, err := seal.SealObject(secret, r.header(kind), body, r.opts.Rand)
+	h, secret := r.header(kind)
+	stored, err := seal.SealObject(secret, h, body, r.opts.Rand)
 	if err != nil {
 		return fmt.Errorf("seal %s: %w", name, err)
 	}
@@ -217,7 +235,7 @@ func (r *Repository) createObject(ctx context.Context, name string, kind seal.Ki
 }
 
 // Keyring returns the keys of the repository.
-func (r *Repository) Keyring() *keyring.Keyring { return r.keys }
+func (r *Repository) Keyring() *keyring.Keyring { return r.latest.keys.Load() }
 
 // String names the place of the repository, without secrets.
 func (r *Repository) String() string { return r.store.String() }

@@ -93,6 +93,9 @@ func (s *session) announce(ctx context.Context) error {
 		Begun: []int64{now.Unix(), int64(now.Nanosecond())}, Client: client[:], Host: []byte(r.opts.Host),
 		Pid: os.Getpid(), Program: r.opts.Program, Session: id[:],
 	})
+	if err := r.reloadKeys(ctx); err != nil {
+		return err
+	}
 	s.id, s.next = id, 0
 	if err := r.createObject(ctx, s.name(), seal.KindSession, body); err != nil {
 		return err
@@ -184,8 +187,8 @@ func (s *session) writeIndex(ctx context.Context) error {
 
 // createIndex stores an index object, which stands in for others.
 func (r *Repository) createIndex(ctx context.Context, superseded [][32]byte, packs []pack.Listed) ([32]byte, error) {
-	_, secret := r.own.CurrentEpoch()
-	stored, err := seal.SealObject(secret, r.header(seal.KindIndex), pack.AppendIndex(nil, superseded, packs), r.opts.Rand)
+	h, secret := r.header(seal.KindIndex)
+	stored, err := seal.SealObject(secret, h, pack.AppendIndex(nil, superseded, packs), r.opts.Rand)
 	if err != nil {
 		return [32]byte{}, fmt.Errorf("seal an index: %w", err)
 	}

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/repo/internal/mp"
+	"github.com/bk-backup/bk/repo/keyring"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
 )
@@ -32,13 +34,23 @@ type Snapshot struct {
 	Imported format.ID // the id it had in the stream it came from; zero for a backup
 	Received time.Time // when storage received it, by storage's clock
 
+	object string // its name on storage, where that is not the slot's
+
 	// Meta is what the stream's snapshot record says: time, host, tags ...
 	Meta format.Snapshot
 }
 
+// slot is the name of the slot that the snapshot was committed into.
+func (s *Snapshot) slot() seal.Name {
+	return seal.Name{Kind: seal.KindSnapshot, Client: s.Client, Session: s.Session, Number: s.Number}
+}
+
 // objectName is the name of the snapshot's object on storage.
 func (s *Snapshot) objectName() string {
-	return seal.Name{Kind: seal.KindSnapshot, Client: s.Client, Session: s.Session, Number: s.Number}.String()
+	if s.object != "" {
+		return s.object
+	}
+	return s.slot().String()
 }
 
 // Time returns when the snapshot was made: as it says, or when it was received.
@@ -162,45 +174,67 @@ func unreadable(damage []Damage) error {
 
 // List returns the client's snapshots, oldest first; those of other clients are
 // passed over. Objects that cannot be opened are left out and returned as damage.
+// So are, with ErrRolledBack, those that were there when this machine looked last
+// and are neither there nor forgotten now: storage went back (seen.go). A snapshot
+// that is being sealed again may have two objects; it comes once.
 func (r *Repository) List(ctx context.Context) ([]*Snapshot, []Damage, error) {
-	var infos []store.Info
-	err := r.store.List(ctx, seal.KindSnapshot.Dir(), func(info store.Info) error {
-		if name, ok := seal.ParseName(info.Name); ok && name.Client == r.keys.Client() {
-			infos = append(infos, info)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("list the snapshots of %s: %w", r.store, err)
-	}
-	var mu sync.Mutex
+	seen := r.loadSeen()
+	var all []store.Info
 	var list []*Snapshot
 	var damage []Damage
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(2 * r.workers())
-	for _, info := range infos {
-		g.Go(func() error {
-			s, err := r.loadSnapshot(gctx, info)
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case errors.Is(err, store.ErrNotFound): // forgotten meanwhile
-			case gctx.Err() != nil:
-				return gctx.Err()
-			case err != nil:
-				damage = append(damage, Damage{info.Name, err})
-			case s != nil:
-				list = append(list, s)
-			}
-			return nil
-		})
+	names := objectNames{r: r, prefix: seal.KindSnapshot.Dir()}
+	for names.more() {
+		infos, err := names.next(ctx)
+		if err != nil {
+			return nil, nil, fmt.Errorf("list the snapshots of %s: %w", r.store, err)
+		}
+		all = append(all, infos...)
+		var mu sync.Mutex
+		g, gctx := errgroup.WithContext(ctx)
+		g.SetLimit(2 * r.workers())
+		for _, info := range infos {
+			g.Go(func() error {
+				s, err := r.loadSnapshot(gctx, info)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case errors.Is(err, store.ErrNotFound): // forgotten meanwhile, or sealed again
+					names.vanished()
+				case gctx.Err() != nil:
+					return gctx.Err()
+				case err != nil:
+					damage = append(damage, Damage{info.Name, err})
+				case s != nil:
+					list = append(list, s)
+				}
+				return nil
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return nil, nil, err
+		}
 	}
-	if err := g.Wait(); err != nil {
-		return nil, nil, err
+	hidden, err := r.compareSeen(ctx, seen, all, list)
+	if err != nil {
+		return nil, nil, fmt.Errorf("compare %s with what was seen of it before: %w", r.store, err)
 	}
+	damage = append(damage, hidden...)
 	slices.SortFunc(list, compareSnapshots)
 	slices.SortFunc(damage, func(a, b Damage) int { return slices.Compare([]byte(a.Name), []byte(b.Name)) })
-	return list, damage, nil
+	return withoutTwins(list), damage, nil
+}
+
+// withoutTwins drops all but the last object of each snapshot of a sorted list.
+func withoutTwins(list []*Snapshot) []*Snapshot {
+	kept := list[:0]
+	for _, s := range list {
+		if n := len(kept); n > 0 && kept[n-1].ID == s.ID {
+			kept[n-1] = s
+		} else {
+			kept = append(kept, s)
+		}
+	}
+	return kept
 }
 
 func compareSnapshots(a, b *Snapshot) int {
@@ -213,7 +247,11 @@ func compareSnapshots(a, b *Snapshot) int {
 		}
 		return 1
 	}
-	return a.ID.Compare(b.ID)
+	if c := a.ID.Compare(b.ID); c != 0 {
+		return c
+	}
+	// Of several objects of a snapshot the one that was sealed last.
+	return cmp.Or(cmp.Compare(len(a.object), len(b.object)), cmp.Compare(a.object, b.object))
 }
 
 // loadSnapshot reads one object; nil without error for a void.
@@ -233,9 +271,20 @@ func (r *Repository) loadSnapshot(ctx context.Context, info store.Info) (*Snapsh
 	if err != nil {
 		return nil, err
 	}
-	if s.objectName() != info.Name {
-		return nil, fmt.Errorf("the snapshot belongs under the name %s: %w", s.objectName(), seal.ErrDamaged)
+	name, _ := seal.ParseName(info.Name)
+	slot := s.slot()
+	slot.Resealed = name.Resealed
+	if slot != name {
+		return nil, fmt.Errorf("the snapshot belongs under the name %s: %w", slot, seal.ErrDamaged)
 	}
-	s.Received = info.Created
+	s.Received, s.object = info.Created, info.Name
+	if name.Resealed > 0 {
+		if s.Received, err = keyring.Received(plain); err == nil && s.Received.IsZero() {
+			err = fmt.Errorf("%w: it does not say when it was received", seal.ErrDamaged)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", info.Name, err)
+		}
+	}
 	return s, nil
 }

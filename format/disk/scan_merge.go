@@ -65,10 +65,10 @@ func (m *merge) run() error {
 func (m *merge) scanRoots() error {
 	top, err := m.walk.root(m.tree, m.walker)
 	if err != nil {
-		return fmt.Errorf("scan: look at /: %w", err)
+		return fmt.Errorf("scan: %w", err)
 	}
 	if m.tree.isRoot {
-		return m.directory("", &top.status, top)
+		return m.directory(top.path, &top.status, top)
 	}
 	if err := m.await(top); err != nil {
 		return err
@@ -161,6 +161,7 @@ func (m *merge) directory(path string, st *status, l *listing) error {
 	it.had = had
 	st.fill(&it.entry, path, &m.memo)
 	it.entry.Xattrs, it.entry.Flags = l.xattrs, l.flags
+	it.translate(&m.options, nil)
 	if l.xattrE != nil {
 		it.note(LossXattr, "read attributes of", l.xattrE)
 	}
@@ -173,7 +174,14 @@ func (m *merge) directory(path string, st *status, l *listing) error {
 // file makes the item of anything but a directory, or none if nothing changed.
 func (m *merge) file(n *node) error {
 	st := &n.status
-	link, hardlink := m.linkOf(n)
+	link, names, err := m.linkOf(n)
+	if err != nil {
+		return err
+	}
+	hardlink := ""
+	if link != nil {
+		hardlink = link.name
+	}
 	prev, had, err := m.match(n.path, false)
 	if err != nil {
 		return err
@@ -184,27 +192,32 @@ func (m *merge) file(n *node) error {
 		m.unchanged(st)
 		return nil
 	}
-	if isFile {
+	if m.options.Survey != nil {
+		same = false // a survey knows no more of a file than its status
+	} else if isFile {
 		// Of the rest only a reader can tell, and only if ctime need not agree.
 		same = same && m.options.IgnoreCtime && m.sameInode(prev, st) && link == nil
 	}
-	what, size := taskMeta, uint64(0)
-	if isFile {
-		what, size = taskFile, st.size
-		if link != nil && link.content != nil {
-			what, size = taskLink, 0
-		}
+	known, err := m.knownContent(st)
+	if err != nil {
+		return err
 	}
-	reserved := int64(0)
-	if isFile && what == taskFile {
-		reserved = reserveSize(size)
+	what, reserved := taskMeta, int64(0)
+	switch {
+	case isFile && link != nil && link.content != nil:
+		what, known = taskLink, nil
+	case isFile:
+		what = taskFile
+		if known == nil && !m.options.ListingOnly {
+			reserved = reserveSize(st.size)
+		}
 	}
 	it, err := m.add(what, n.path, reserved)
 	if err != nil {
 		return err
 	}
 	it.name, it.dir, it.status = n.name, n.in, *st
-	it.had, it.hardlink = had, hardlink
+	it.had, it.hardlink, it.names, it.known = had, hardlink, names, known
 	if same {
 		it.prev = cloneForCompare(prev)
 	}
@@ -214,29 +227,53 @@ func (m *merge) file(n *node) error {
 	return nil
 }
 
+// knownContent returns the content of a file that came with another tree, or nil.
+func (m *merge) knownContent(st *status) (*knownContent, error) {
+	if m.options.Inodes == nil || !st.isFile() || st.nlink < 2 || m.options.Flat || m.options.ListingOnly {
+		return nil, nil
+	}
+	return m.options.Inodes.find(st)
+}
+
 // linkOf returns the group of a file with several names, nil for other files,
-// and what the entry calls it.
-func (m *merge) linkOf(n *node) (*linkGroup, string) {
+// and how many there are; 0 stands for what the status says.
+func (m *merge) linkOf(n *node) (*linkGroup, uint32, error) {
 	if n.status.nlink < 2 {
-		return nil, ""
+		return nil, 0, nil
 	}
 	key := linkKey{n.status.dev, n.status.ino}
+	left, names := n.status.nlink, uint32(0)
+	if m.options.Survey != nil {
+		var err error
+		if names, err = m.options.Survey.namesOf(key); err != nil {
+			return nil, 0, err
+		}
+		if names < 2 {
+			return nil, 1, nil
+		}
+		left = names
+	}
 	g := m.links[key]
 	if g == nil {
-		sum := sha256.Sum256([]byte(n.path))
-		g = &linkGroup{name: string(sum[:]), left: n.status.nlink}
+		g = &linkGroup{name: groupName(n.path), left: left}
 		m.links[key] = g
 	}
 	if g.left--; g.left == 0 {
 		delete(m.links, key)
 		m.linksWeight -= g.weight
 	}
-	return g, g.name
+	return g, names, nil
+}
+
+// groupName is what a group of hard links is called, by the first of its paths.
+func groupName(first string) string {
+	sum := sha256.Sum256([]byte(first))
+	return string(sum[:])
 }
 
 // keepContent has the content recorded for the names to come, or repeated.
 func (m *merge) keepContent(g *linkGroup, it *item, st *status) {
-	if g.content == nil && g.left > 0 {
+	if g.content == nil && g.left > 0 && !m.options.Flat {
 		weight := linkWeight(st.size)
 		if m.linksWeight+weight <= linksWeightMax {
 			m.linksWeight += weight

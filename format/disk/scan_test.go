@@ -288,15 +288,18 @@ func TestScanOtherRoots(t *testing.T) {
 
 // TestLinksAreForgotten has the merge keep no group whose names it has all seen.
 func TestLinksAreForgotten(t *testing.T) {
-	m := &merge{links: make(map[linkKey]*linkGroup)}
+	m := &merge{Scanner: &Scanner{}, links: make(map[linkKey]*linkGroup)}
 	n := &node{path: "a", status: status{nlink: 2, ino: 7, size: 1 << 30}}
-	first, name := m.linkOf(n)
+	first, _, err := m.linkOf(n)
+	if err != nil {
+		t.Fatal(err)
+	}
 	m.keepContent(first, &item{}, &n.status)
 	if len(m.links) != 1 || m.linksWeight == 0 {
 		t.Errorf("%d groups of weight %d after the first name", len(m.links), m.linksWeight)
 	}
 	n.path = "b"
-	if second, again := m.linkOf(n); second != first || again != name || len(m.links) != 0 || m.linksWeight != 0 {
+	if second, _, err := m.linkOf(n); err != nil || second != first || len(m.links) != 0 || m.linksWeight != 0 {
 		t.Errorf("%d groups of weight %d after the last name", len(m.links), m.linksWeight)
 	}
 	// What is too much to remember is read again.
@@ -432,8 +435,12 @@ func TestScanRefuses(t *testing.T) {
 		o    ScanOptions
 		want string
 	}{
-		"nothing":        {ScanOptions{}, "either roots or"},
-		"both":           {ScanOptions{Roots: []string{dir}, Stdin: strings.NewReader(""), StdinName: "x"}, "either roots or"},
+		"nothing":        {ScanOptions{}, "either roots"},
+		"both":           {ScanOptions{Roots: []string{dir}, Stdin: strings.NewReader(""), StdinName: "x"}, "either roots"},
+		"two sources":    {ScanOptions{Roots: []string{dir}, Dir: dir}, "either roots"},
+		"no survey":      {ScanOptions{Dir: dir, Inodes: new(Inodes)}, "come together"},
+		"flat refs":      {ScanOptions{Dir: dir, Flat: true, Dedup: true}, "no refs"},
+		"outside":        {ScanOptions{Dir: dir, At: "a/../b"}, "place the directory"},
 		"missing":        {ScanOptions{Roots: []string{dir, dir + "/none"}}, "/none\": look at the root"},
 		"empty":          {ScanOptions{Roots: []string{""}}, "not a path"},
 		"no name":        {ScanOptions{Stdin: strings.NewReader("")}, "needs a name"},

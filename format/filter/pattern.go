@@ -237,6 +237,23 @@ func (p *Patterns) Picks(path string, isDir bool) bool {
 	return nameAt == 0 || !p.dropsBy(max(own, p.lastOnWay(path[:nameAt-1])))
 }
 
+// Last returns the number, from 1, of the last rule that matches the object at
+// path, which is no directory, or a directory above it; 0 if none does.
+func (p *Patterns) Last(path string) int {
+	if p.Empty() || path == "" {
+		return noRule
+	}
+	if p.ignoreCase {
+		path = lower(path)
+	}
+	slash := strings.LastIndexByte(path, '/')
+	above := noRule
+	if slash >= 0 {
+		above = p.lastOnWay(path[:slash])
+	}
+	return p.lastMatch(path, slash+1, above).any
+}
+
 func (p *Patterns) fate(path string) fate {
 	if p.Empty() || path == "" {
 		return fate{}

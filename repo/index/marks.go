@@ -1,9 +1,12 @@
 package index
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/bk-backup/bk/repo/pack"
@@ -64,7 +67,27 @@ func (c *Cache) NewMarks(rank func(pack.Info) int32) *Marks {
 // Mark marks the best place of a chunk. fresh says that it was not marked, and
 // found that there is a place at all.
 func (m *Marks) Mark(label seal.Label) (fresh, found bool, err error) {
-	best, at, bestRank := -1, uint64(0), int32(0)
+	best, at, err := m.best(label)
+	if best < 0 || err != nil {
+		return false, false, err
+	}
+	word, bit := &m.runs[best].bits[at/64], uint64(1)<<(at%64)
+	return word.Or(bit)&bit == 0, true, nil
+}
+
+// Marked reports whether the best place of a chunk is marked.
+func (m *Marks) Marked(label seal.Label) (bool, error) {
+	best, at, err := m.best(label)
+	if best < 0 || err != nil {
+		return false, err
+	}
+	return m.runs[best].bits[at/64].Load()&(1<<(at%64)) != 0, nil
+}
+
+// best returns the run and the record of a chunk's best place; -1 if it has none.
+func (m *Marks) best(label seal.Label) (best int, at uint64, err error) {
+	best = -1
+	bestRank := int32(0)
 	for i := range m.runs {
 		mr := &m.runs[i]
 		err := mr.run.find(label, func(n uint64, loc Location) bool {
@@ -77,14 +100,82 @@ func (m *Marks) Mark(label seal.Label) (fresh, found bool, err error) {
 			os.Remove(mr.run.path)
 		}
 		if err != nil {
-			return false, false, err
+			return -1, 0, err
 		}
 	}
-	if best < 0 {
-		return false, false, nil
+	return best, at, nil
+}
+
+// batchMax is how many labels a Batch gathers: 5 MiB.
+const batchMax = 1 << 18
+
+// Batch marks chunks in the order of their labels, many at a time, so that runs
+// are walked through and not jumped about in. It is safe for concurrent use.
+type Batch struct {
+	marks   *Marks
+	missing func(seal.Label)
+	mu      sync.Mutex
+	labels  []seal.Label
+}
+
+// NewBatch returns a batch. missing is called, perhaps from several goroutines,
+// with chunks that have no place.
+func (m *Marks) NewBatch(missing func(seal.Label)) *Batch {
+	return &Batch{marks: m, missing: missing}
+}
+
+// Mark marks a chunk, when the batch is full or flushed.
+func (b *Batch) Mark(label seal.Label) error {
+	b.mu.Lock()
+	b.labels = append(b.labels, label)
+	if len(b.labels) < batchMax {
+		b.mu.Unlock()
+		return nil
 	}
-	word, bit := &m.runs[best].bits[at/64], uint64(1)<<(at%64)
-	return word.Or(bit)&bit == 0, true, nil
+	full := b.labels
+	b.labels = make([]seal.Label, 0, batchMax)
+	b.mu.Unlock()
+	return b.markAll(full)
+}
+
+// Flush marks what was gathered.
+func (b *Batch) Flush() error {
+	b.mu.Lock()
+	rest := b.labels
+	b.labels = nil
+	b.mu.Unlock()
+	return b.markAll(rest)
+}
+
+func (b *Batch) markAll(labels []seal.Label) error {
+	slices.SortFunc(labels, func(x, y seal.Label) int { return bytes.Compare(x[:], y[:]) })
+	for _, label := range slices.Compact(labels) {
+		_, found, err := b.marks.Mark(label)
+		if err != nil {
+			return err
+		}
+		if !found {
+			b.missing(label)
+		}
+	}
+	return nil
+}
+
+// MarkedIn reports whether the place of a chunk in a pack is marked.
+func (m *Marks) MarkedIn(label seal.Label, pack [32]byte) (marked bool, err error) {
+	for i := range m.runs {
+		mr := &m.runs[i]
+		err := mr.run.find(label, func(n uint64, loc Location) bool {
+			if mr.bits[n/64].Load()&(1<<(n%64)) != 0 && mr.run.Pack(loc.Pack).Name == pack {
+				marked = true
+			}
+			return !marked
+		})
+		if marked || err != nil {
+			return marked, err
+		}
+	}
+	return false, nil
 }
 
 // Each calls fn with every record, the number of the run that it is in, and

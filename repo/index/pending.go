@@ -149,6 +149,47 @@ func (c *Cache) findStored(label seal.Label, absentToo bool) (hit Hit, found boo
 	return hit, false, nil
 }
 
+// Places returns every place where the chunk lies, each once, those in packs
+// that SetAbsent named last. Find says where to read it first.
+func (c *Cache) Places(label seal.Label) ([]Hit, error) {
+	type place struct {
+		pack   [32]byte
+		offset uint32
+	}
+	var live, absent []Hit
+	seen := make(map[place]bool)
+	add := func(hit Hit) {
+		at := place{hit.Pack.Name, hit.Offset}
+		switch {
+		case seen[at]:
+			return
+		case c.isAbsent(hit.Pack.Name):
+			absent = append(absent, hit)
+		default:
+			live = append(live, hit)
+		}
+		seen[at] = true
+	}
+	if hit, ok := c.pending.find(label); ok {
+		add(hit)
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, r := range c.runs {
+		err := r.Find(label, func(loc Location) bool {
+			add(Hit{r.Pack(loc.Pack), loc})
+			return true
+		})
+		if errors.Is(err, ErrDamaged) {
+			os.Remove(r.path)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return append(live, absent...), nil
+}
+
 // Stored records that a pack is durable on storage. Its chunks can be found
 // from now on.
 func (c *Cache) Stored(info pack.Info, entries []pack.Entry) {

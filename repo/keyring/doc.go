@@ -22,8 +22,12 @@ var (
 	ErrNoKeyFits = errors.New("no key fits")
 	// ErrLastCredential: nothing else would open the client key.
 	ErrLastCredential = errors.New("it is the last credential of this client")
+	// ErrInUse: it is not certain that another one opens the client key.
+	ErrInUse = errors.New("it is the credential that the repository was opened with")
 	// ErrConflict: another process changed the client chunk meanwhile.
 	ErrConflict = errors.New("the keys were changed by another process")
+	// ErrRevoked: there is another client key by now, which must be opened anew.
+	ErrRevoked = errors.New("the client's key was replaced since the repository was opened")
 	// ErrSignature: a signature is not by the client that it should be by.
 	ErrSignature = errors.New("the signature is wrong")
 )

@@ -54,9 +54,10 @@ func (e *Editor) AddCredential(ctx context.Context, name string, kind Kind) (Cre
 }
 
 // RemoveCredential deletes one of the client's credentials. It fails with
-// ErrLastCredential if no other intact one would be left; but two processes that
-// remove the last two at the same moment are not kept from it. What somebody
-// copied from storage before still opens.
+// ErrLastCredential if no other intact one would be left, and with ErrInUse for
+// the one that the keyring was opened with: of that alone it is certain that it
+// opens. But two processes that remove each other's at the same moment are not
+// kept from it. What somebody copied from storage before still opens.
 func (e *Editor) RemoveCredential(ctx context.Context, id CredentialID) error {
 	k := e.Keyring
 	if err := k.CheckWrite(); err != nil {
@@ -81,6 +82,9 @@ func (e *Editor) RemoveCredential(ctx context.Context, id CredentialID) error {
 	}
 	if others == 0 {
 		return fmt.Errorf("remove %s: %w", id.objectName(), ErrLastCredential)
+	}
+	if id == k.used {
+		return fmt.Errorf("remove %s: %w", id.objectName(), ErrInUse)
 	}
 	return e.Store.Delete(ctx, id.objectName())
 }
@@ -132,6 +136,11 @@ func (e *Editor) used(ctx context.Context) (*Credential, error) {
 // with ErrConflict if another process made it, and then the keyring has to be
 // opened again.
 func (e *Editor) Update(ctx context.Context, change func(groups []*Group) ([]*Group, error)) error {
+	return e.update(ctx, e.Keyring.clientKey, change)
+}
+
+// update is Update, with a client key that may be another one.
+func (e *Editor) update(ctx context.Context, clientKey *seal.Key, change func(groups []*Group) ([]*Group, error)) error {
 	old := e.Keyring
 	if err := old.CheckWrite(); err != nil {
 		return err
@@ -150,7 +159,7 @@ func (e *Editor) Update(ctx context.Context, change func(groups []*Group) ([]*Gr
 	k, chunk := *old, *old.chunk
 	chunk.groups = groups
 	chunk.generation++
-	k.chunk = &chunk
+	k.chunk, k.clientKey = &chunk, clientKey
 	for _, g := range old.chunk.groups {
 		if err := keeps(k.Group(g.ID), g); err != nil {
 			return err
@@ -179,27 +188,6 @@ func keeps(g, old *Group) error {
 		}
 	}
 	return nil
-}
-
-// AddEpoch gives a group a new epoch, under which everything is sealed from then
-// on, and returns its number.
-func (e *Editor) AddEpoch(ctx context.Context, group seal.GroupID) (uint32, error) {
-	var epoch Epoch
-	if _, err := io.ReadFull(e.rand(), epoch.Key[:]); err != nil {
-		return 0, fmt.Errorf("draw the key of an epoch: %w", err)
-	}
-	err := e.Update(ctx, func(groups []*Group) ([]*Group, error) {
-		for _, g := range groups {
-			if g.ID == group {
-				n, _ := g.CurrentEpoch()
-				epoch.Number = n + 1
-				g.Epochs = append(g.Epochs, epoch)
-				return groups, nil
-			}
-		}
-		return nil, fmt.Errorf("this client is not in group %s", group)
-	})
-	return epoch.Number, err
 }
 
 // ListCredentials returns the credentials of all clients, by name of the object.

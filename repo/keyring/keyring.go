@@ -177,6 +177,7 @@ type opening struct {
 	config  *config
 	list    []*credential
 	tried   int     // credentials, including those that turned out damaged
+	stale   int     // of these, those whose client key is not the client's any more
 	damaged []error // of those
 }
 
@@ -214,15 +215,51 @@ func (o *opening) try(ctx context.Context, kind Unwrapper, c *credential) (*Keyr
 		return nil, storeErr
 	}
 	k := &Keyring{config: o.config, clientKey: key, used: c.ID, usedKind: c.Kind}
-	if err := k.openClient(stored, c.Client, generation); err != nil {
+	err = k.openClient(stored, c.Client, generation)
+	if errors.Is(err, seal.ErrWrongKey) {
+		// Revoke was interrupted: it made this credential and not the client
+		// chunk that goes with it, or has not deleted this one yet.
+		o.stale++
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	return k, nil
 }
 
+// Reload returns the client's keys as they are on storage by now: k itself if
+// nothing changed. It fails with ErrRevoked if there is another client key.
+func (k *Keyring) Reload(ctx context.Context, st store.Reader) (*Keyring, error) {
+	n, found, err := lastNumber(ctx, st, clientPrefix(k.Client()))
+	if err != nil {
+		return nil, err
+	}
+	if !found || n <= k.Generation() {
+		return k, nil
+	}
+	stored, n, err := readClient(ctx, st, k.Client())
+	if err != nil {
+		return nil, err
+	}
+	latest := *k
+	err = latest.openClient(stored, k.Client(), n)
+	if errors.Is(err, seal.ErrWrongKey) {
+		return nil, fmt.Errorf("%w: %w", ErrRevoked, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &latest, nil
+}
+
+func clientPrefix(client seal.ClientID) string {
+	return fmt.Sprintf("%s%s/", seal.KindClient.Dir(), client)
+}
+
 // readClient fetches the client chunk that counts.
 func readClient(ctx context.Context, st store.Reader, client seal.ClientID) (stored []byte, generation uint64, err error) {
-	prefix := fmt.Sprintf("%s%s/", seal.KindClient.Dir(), client)
+	prefix := clientPrefix(client)
 	n, found, err := lastNumber(ctx, st, prefix)
 	if err != nil {
 		return nil, 0, err
@@ -262,6 +299,9 @@ func (o *opening) failure() error {
 		return errors.Join(damaged...) // there is nothing that a key could have fitted
 	}
 	err := fmt.Errorf("%w: %d of %d credentials could be tried", ErrNoKeyFits, fitting, len(o.list))
+	if o.stale > 0 {
+		err = fmt.Errorf("%w, and one that opened was revoked", err)
+	}
 	if len(damaged) > 0 {
 		err = fmt.Errorf("%w; %w", err, errors.Join(damaged...))
 	}

@@ -321,7 +321,12 @@ func TestCredentials(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.RemoveCredential(t.Context(), k.used); err != nil {
+	if err := e.RemoveCredential(t.Context(), k.used); !errors.Is(err, ErrInUse) {
+		t.Errorf("removing the one in use: %v", err)
+	}
+	if opened, err := Open(t.Context(), st, pass("staple")); err != nil {
+		t.Fatal(err)
+	} else if err := (&Editor{Keyring: opened, Store: st}).RemoveCredential(t.Context(), k.used); err != nil {
 		t.Fatal(err)
 	}
 	if k, err := Open(t.Context(), st, pass("staple")); err != nil || k.used != third {

@@ -3,6 +3,9 @@ package keyring
 import (
 	"crypto/ed25519"
 	"fmt"
+	"time"
+
+	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/bk-backup/bk/repo/internal/mp"
 	"github.com/bk-backup/bk/repo/seal"
@@ -23,6 +26,61 @@ type signed struct {
 	Signature []byte
 }
 
+// resealed is the plaintext of one that was sealed again.
+type resealed struct {
+	//lint:ignore U1000 msgpack reads it by reflection
+	_msgpack  struct{} `msgpack:",as_array"`
+	Body      []byte
+	Signature []byte
+	Received  stamp
+}
+
+// parseSigned reads either; received is nil in the first.
+func parseSigned(plain []byte) (s resealed, err error) {
+	var parts []msgpack.RawMessage
+	if err := mp.Decode(plain, &parts); err != nil {
+		return s, err
+	}
+	if len(parts) != 3 {
+		var once signed
+		err = mp.Decode(plain, &once)
+		s.Body, s.Signature = once.Body, once.Signature
+		return s, err
+	}
+	err = mp.Decode(plain, &s)
+	return s, err
+}
+
+// Resealed returns what stands in a signed object that is sealed again: body and
+// signature as they were, and when storage received it first, which is received
+// unless the object says so itself.
+func Resealed(plain []byte, received time.Time) ([]byte, error) {
+	s, err := parseSigned(plain)
+	if err != nil {
+		return nil, err
+	}
+	if s.Received == nil {
+		s.Received = stampOf(received)
+	}
+	return mp.Encode(&s), nil
+}
+
+// Received returns when storage received what has been sealed again since; the
+// zero time if it has not been.
+func Received(plain []byte) (time.Time, error) {
+	s, err := parseSigned(plain)
+	if err != nil || s.Received == nil {
+		return time.Time{}, err
+	}
+	return s.Received.time()
+}
+
+// SignedBody returns the body of a signed object without verifying it.
+func SignedBody(plain []byte) ([]byte, error) {
+	s, err := parseSigned(plain)
+	return s.Body, err
+}
+
 // PublicKey returns the key by which the client's signatures are verified.
 func (k *Keyring) PublicKey() ed25519.PublicKey {
 	return k.signingKey().Public().(ed25519.PublicKey)
@@ -36,8 +94,8 @@ func (k *Keyring) sign(context string, body []byte) []byte {
 }
 
 func verify(public ed25519.PublicKey, context string, plain []byte) ([]byte, error) {
-	var s signed
-	if err := mp.Decode(plain, &s); err != nil {
+	s, err := parseSigned(plain)
+	if err != nil {
 		return nil, err
 	}
 	if len(s.Signature) != ed25519.SignatureSize {

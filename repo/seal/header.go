@@ -91,7 +91,7 @@ type Salt [32]byte
 type Header struct {
 	Kind       Kind
 	Suite      Suite
-	Epoch      uint32 // of the group's key, from 1; 0 for kinds 1, 2 and 3
+	Epoch      uint32 // of the group's key, from 1; 0 for kinds 1, 2 and 3, and for voids
 	Repository RepositoryID
 	// Owner is the group, the client for [KindCredential] and [KindClient],
 	// and zero for [KindConfig].
@@ -154,7 +154,8 @@ func (h *Header) check() error {
 	if _, ok := suiteNames[h.Suite]; !ok {
 		return fmt.Errorf("%w: %s is not known", ErrVersion, h.Suite)
 	}
-	if h.Kind.inGroup() != (h.Epoch != 0) {
+	void := h.Kind == KindSnapshot && h.Epoch == 0 // it is sealed under the group's label key
+	if h.Kind.inGroup() != (h.Epoch != 0) && !void {
 		return fmt.Errorf("%w: a %s of epoch %d", ErrDamaged, h.Kind, h.Epoch)
 	}
 	if h.Kind == KindConfig && (h.Owner != [16]byte{} || h.Commitment != [KeySize]byte{}) {

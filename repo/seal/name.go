@@ -3,6 +3,7 @@ package seal
 import (
 	"encoding/hex"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -16,7 +17,10 @@ type Name struct {
 	Credential [16]byte  // credential
 	Client     ClientID  // client chunk, snapshot, session, forget, partial
 	Session    SessionID // snapshot, session, forget, partial
-	Sum        [32]byte  // pack, index: SHA-256 of the object
+	// Resealed is the epoch under which a snapshot or forget object was sealed
+	// again (spec/repository.md, 11.2); 0 as long as it was not.
+	Resealed uint32
+	Sum      [32]byte // pack, index: SHA-256 of the object
 }
 
 // Dir returns the prefix, "/" included, below which all objects of a kind lie.
@@ -63,7 +67,11 @@ func (n Name) String() string {
 	case KindSession:
 		return fmt.Sprintf("%s%x/%x", dir, n.Client[:], n.Session[:])
 	case KindSnapshot, KindForget, KindPartial:
-		return fmt.Sprintf("%s%x/%x-%d", dir, n.Client[:], n.Session[:], n.Number)
+		name := fmt.Sprintf("%s%x/%x-%d", dir, n.Client[:], n.Session[:], n.Number)
+		if n.Resealed > 0 {
+			name += "-" + strconv.FormatUint(uint64(n.Resealed), 10)
+		}
+		return name
 	}
 	return n.Kind.String()
 }
@@ -99,7 +107,9 @@ func ParseName(s string) (Name, bool) {
 	case KindSnapshot, KindForget, KindPartial:
 		client, rest, _ := strings.Cut(rest, "/")
 		session, number, _ := strings.Cut(rest, "-")
-		ok = parseHex(n.Client[:], client) && parseHex(n.Session[:], session) && parseNumber(&n.Number, number)
+		number, epoch, resealed := strings.Cut(number, "-")
+		ok = parseHex(n.Client[:], client) && parseHex(n.Session[:], session) && parseNumber(&n.Number, number) &&
+			(!resealed || n.Kind != KindPartial && parseEpoch(&n.Resealed, epoch))
 	}
 	if !ok {
 		return Name{}, false
@@ -114,6 +124,15 @@ func parseHex(dst []byte, s string) bool {
 	}
 	_, err := hex.Decode(dst, []byte(s))
 	return err == nil
+}
+
+// parseEpoch reads the epoch of an object that was sealed again: there was one
+// before it.
+func parseEpoch(dst *uint32, s string) bool {
+	var n uint64
+	ok := parseNumber(&n, s) && n >= 2 && n <= math.MaxUint32
+	*dst = uint32(n)
+	return ok
 }
 
 // parseNumber reads a decimal number in its only spelling.

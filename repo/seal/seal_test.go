@@ -130,7 +130,7 @@ func TestForged(t *testing.T) {
 		{"other kind", func(b []byte) []byte { b[9] = byte(KindForget); return resum(b) }, ErrDamaged},
 		{"unknown kind", func(b []byte) []byte { b[9] = 77; return resum(b) }, ErrVersion},
 		{"byte 11", func(b []byte) []byte { b[11] = 1; return resum(b) }, ErrDamaged},
-		{"epoch 0", func(b []byte) []byte { b[15] = 0; return resum(b) }, ErrDamaged},
+		{"epoch 0", func(b []byte) []byte { b[15] = 0; return resum(b) }, ErrWrongKey}, // as voids have it
 		{"other epoch", func(b []byte) []byte { b[15] = 2; return resum(b) }, ErrWrongKey},
 		{"other repository", func(b []byte) []byte { b[16]++; return resum(b) }, ErrDamaged},
 		{"other group", func(b []byte) []byte { b[48]++; return resum(b) }, ErrDamaged},
@@ -305,6 +305,8 @@ func TestNames(t *testing.T) {
 		{Kind: KindPlan, Number: 10},
 		{Kind: KindForget, Client: ClientID{1}, Session: SessionID{2}, Number: 3},
 		{Kind: KindPartial, Client: ClientID{1}, Session: SessionID{2}, Number: 3},
+		{Kind: KindSnapshot, Client: ClientID{1}, Session: SessionID{2}, Number: 3, Resealed: 2},
+		{Kind: KindForget, Client: ClientID{1}, Session: SessionID{2}, Resealed: 1<<32 - 1},
 	}
 	for _, n := range names {
 		got, ok := ParseName(n.String())
@@ -327,6 +329,9 @@ func TestNames(t *testing.T) {
 		"credentials/" + zero32 + "0", "credentials/" + strings.Repeat("A", 32), "credentials/" + strings.Repeat("g", 32),
 		"clients/" + zero32, "clients/" + zero32 + "/", "clients/" + zero32 + "/1/2",
 		"packs/" + zero64, "packs/01/" + zero64, "packs/00/" + zero64 + "/", "packs/00/0", "index/" + zero32, "index/00/" + zero64,
+		"snapshots/" + zero32 + "/" + zero32 + "-0-", "snapshots/" + zero32 + "/" + zero32 + "-0-0", "snapshots/" + zero32 + "/" + zero32 + "-0-1",
+		"snapshots/" + zero32 + "/" + zero32 + "-0-02", "snapshots/" + zero32 + "/" + zero32 + "-0-2-2", "forgets/" + zero32 + "/" + zero32 + "-0-4294967296",
+		"partial/" + zero32 + "/" + zero32 + "-0-2",
 		"snapshots/" + zero32 + "/" + zero32, "snapshots/" + zero32 + "/" + zero32 + "-", "snapshots/" + zero32 + "/" + zero32 + "-01",
 		"sessions/" + zero32 + "/" + zero32 + "-1", "forgotten/1", "Config/1", "tmp/config/1",
 	} {

@@ -15,6 +15,10 @@ import (
 // toRepository makes a snapshot in a repository.
 func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanOptions) error {
 	begun := time.Now()
+	receipt, err := app.OpenReceipt(&c.ReceiptFlag)
+	if err != nil {
+		return err
+	}
 	r, err := app.OpenRepo(ctx, &c.RepoFlags, cli.RoleSource)
 	if err != nil {
 		return err
@@ -29,7 +33,7 @@ func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanO
 		return err
 	}
 	for _, d := range damage {
-		app.Warnf("%s: %v", d.Name, d.Err)
+		app.WarnDamage(d)
 	}
 	parent, err := c.predecessor(list, &opts)
 	if err != nil {
@@ -67,7 +71,7 @@ func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanO
 		return err
 	}
 	report(app, sink.Summary(), stats, parent, time.Since(begun))
-	return nil
+	return receipt.Write(r, sink.Summary().Snapshots)
 }
 
 // report says how it went, and names what was lost.

@@ -18,9 +18,8 @@ import (
 // name.
 type For func(path string, size uint64) (splitter func() chunker.Splitter, name string)
 
-// rule is a splitter for the paths that a pattern matches; nil: all.
+// rule is a splitter and its name.
 type rule struct {
-	pattern *filter.Patterns
 	factory *chunker.Factory
 	name    string
 }
@@ -38,33 +37,35 @@ func New(newFactory func(chunker.Spec) (*chunker.Factory, error), fallback strin
 		}
 		texts = append(texts, keyring.Rule{Pattern: pattern, Chunker: spec})
 	}
-	var list []rule
+	// The splitter for all paths that no later pattern matches, and after it those of
+	// the patterns: the rule with number n is list[n].
+	list := make([]rule, 1, len(texts))
+	var patterns []filter.Rule
 	for _, text := range texts {
 		spec, err := chunker.ParseSpec(text.Chunker)
 		if err != nil {
 			return nil, cli.Usagef("--chunker: %w", err)
 		}
 		one := rule{name: spec.String()}
-		if text.Pattern != "" {
-			if one.pattern, err = filter.NewPatterns([]filter.Rule{{Pattern: text.Pattern}}, false); err != nil {
-				return nil, cli.Usagef("--chunker: %w", err)
-			}
-		}
 		if one.factory, err = newFactory(spec); err != nil {
 			return nil, fmt.Errorf("chunker %s: %w", spec, err)
 		}
-		list = append(list, one)
+		if text.Pattern == "" {
+			list, patterns = append(list[:0], one), nil
+			continue
+		}
+		if _, err := filter.NewPatterns([]filter.Rule{{Pattern: text.Pattern}}, false); err != nil {
+			return nil, cli.Usagef("--chunker: %w", err)
+		}
+		list, patterns = append(list, one), append(patterns, filter.Rule{Pattern: text.Pattern})
+	}
+	all, err := filter.NewPatterns(patterns, false)
+	if err != nil {
+		return nil, cli.Usagef("--chunker: %w", err)
 	}
 	return func(path string, _ uint64) (func() chunker.Splitter, string) {
-		for i := len(list) - 1; ; i-- {
-			one := &list[i]
-			if one.pattern != nil {
-				if matches, _ := one.pattern.Match(path, false); !matches {
-					continue
-				}
-			}
-			return one.factory.Splitter, one.name
-		}
+		one := &list[all.Last(path)]
+		return one.factory.Splitter, one.name
 	}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -88,19 +89,31 @@ func Table(w io.Writer, header []string, rows [][]string, right map[int]bool) er
 	return nil
 }
 
-// Printable makes a name safe for a terminal: control characters, bytes that
-// are not UTF-8 and backslashes are escaped as in Go and C.
+// Printable returns a name so that no byte of it can move a terminal's cursor,
+// turn the direction of writing or break a line: the bytes of what is not a
+// printable character are written as \xNN, a backslash as two.
 func Printable(name string) string {
-	safe := true
+	clean := true
 	for _, r := range name {
-		if r < 0x20 || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == utf8.RuneError || r == '\\' || r == 0x202e || r == 0x2028 {
-			safe = false
-			break
-		}
+		clean = clean && r != '\\' && r != utf8.RuneError && unicode.IsPrint(r)
 	}
-	if safe {
+	if clean {
 		return name
 	}
-	quoted := fmt.Sprintf("%q", name)
-	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+	var b strings.Builder
+	for rest := name; rest != ""; {
+		r, n := utf8.DecodeRuneInString(rest)
+		switch {
+		case r == '\\':
+			b.WriteString(`\\`)
+		case r == utf8.RuneError && n <= 1, !unicode.IsPrint(r):
+			for _, x := range []byte(rest[:n]) {
+				fmt.Fprintf(&b, `\x%02x`, x)
+			}
+		default:
+			b.WriteString(rest[:n])
+		}
+		rest = rest[n:]
+	}
+	return b.String()
 }

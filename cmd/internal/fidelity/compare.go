@@ -143,23 +143,6 @@ func (c *comparison) pair(ctx context.Context, p Pair) error {
 	return nil
 }
 
-// links are groups of hard links of one listing, with the first path of each: the
-// names of groups mean nothing, and a group of one is none.
-type links map[string]string
-
-// first returns the first path of the entry's group, or its own.
-func (l links) first(e *format.Entry) string {
-	if e.Hardlink == "" {
-		return e.Path
-	}
-	path, ok := l[e.Hardlink]
-	if !ok {
-		path = e.Path
-		l[e.Hardlink] = path
-	}
-	return path
-}
-
 // order compares the paths of two entries, of which one may be missing.
 func order(a, b *format.Entry) int {
 	switch {

@@ -1,4 +1,5 @@
-// Package keys is what bk-key does: the credentials that open a repository.
+// Package keys is what bk-key does: the credentials that open a repository, and
+// new keys for what is written from then on.
 // Start at Keys. Only that program imports it.
 package keys
 
@@ -22,12 +23,14 @@ type Keys struct {
 	Add        add        `cmd:"" help:"Add a passphrase; the others still open."`
 	Remove     remove     `cmd:"" help:"Remove a credential. The last one stays."`
 	Passphrase passphrase `cmd:"" help:"Change the passphrase that the repository is opened with."`
+	Rotate     rotate     `cmd:"" help:"Begin to use new keys for all that is written; bk-gc --reseal moves the rest."`
 }
 
 // New returns the program.
 func New() *Keys {
 	k := new(Keys)
 	k.List.flags, k.Add.flags, k.Remove.flags, k.Passphrase.flags = &k.RepoFlags, &k.RepoFlags, &k.RepoFlags, &k.RepoFlags
+	k.Rotate.flags = &k.RepoFlags
 	return k
 }
 
@@ -35,10 +38,11 @@ func New() *Keys {
 func (*Keys) Help() string {
 	return `The repository is opened with BK_PASSPHRASE, BK_PASSPHRASE_FILE or BK_PASSPHRASE_COMMAND, or one asks on the terminal. A new passphrase comes from BK_NEW_PASSPHRASE, BK_NEW_PASSPHRASE_FILE or BK_NEW_PASSPHRASE_COMMAND, or is asked for twice.
 
-Removing or changing a passphrase shuts out who has only that, and nobody who copied the repository before, or its keys.
+Removing or changing a passphrase shuts out who has only that, and nobody who copied the repository before, or its keys: against them, rotate --revoke replaces the keys. What is there already is moved under the new keys by bk-gc --reseal. What somebody copied before that stays readable to them.
 
   bk-key add --name "in the safe"
-  bk-key remove 5f0c`
+  bk-key remove 5f0c
+  bk-key rotate --revoke`
 }
 
 // newPassphrase finds the passphrase of a new credential.
@@ -158,6 +162,9 @@ func (c *remove) Run(ctx context.Context, app *cli.App) error {
 	if err := editor.RemoveCredential(ctx, id); err != nil {
 		if errors.Is(err, keyring.ErrLastCredential) {
 			return &cli.Error{Err: err, Fix: "add another one first with bk-key add"}
+		}
+		if errors.Is(err, keyring.ErrInUse) {
+			return &cli.Error{Err: err, Fix: "open the repository with the one that is to stay, and remove this one then"}
 		}
 		return err
 	}

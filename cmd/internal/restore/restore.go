@@ -19,7 +19,7 @@ import (
 
 // Restore is the program bk-restore.
 type Restore struct {
-	cli.RepoFlags   `embed:""`
+	cli.SourceFlags `embed:""`
 	cli.SelectFlags `embed:""`
 
 	Snapshot string `arg:"" optional:"" name:"SNAPSHOT[:PATH]" help:"Snapshot: latest, latest~2, or the beginning of an id; with a path, only what lies there, placed into the target without the path before it."`
@@ -114,7 +114,7 @@ func (c *Restore) fromStream(ctx context.Context, app *cli.App, opts disk.Restor
 
 // fromSystem restores a snapshot of a repository or of another system.
 func (c *Restore) fromSystem(ctx context.Context, app *cli.App, opts disk.RestoreOptions, patterns *filter.Patterns) error {
-	system, err := app.OpenSystem(ctx, &c.RepoFlags)
+	system, err := app.OpenSystem(ctx, &c.SourceFlags)
 	if err != nil {
 		return err
 	}

@@ -205,6 +205,9 @@ def hist():
         rows.append(("hist: one more snapshot adds, MB", "%.1f" % a, "%.1f" % b, "%.3f" % (a / b), "", "", "", ""))
         print(" | ".join(rows[-1]))
     sizes("hist: repository", bk, re)
+    if shutil.which("bk-check", path=BIN):
+        compare("hist: check", "bk-check -q -r %s" % bk, "restic -q -r %s check" % re)
+        compare("hist: check --read-data", "bk-check -q -r %s --read-data" % bk, "restic -q -r %s check --read-data" % re)
     if shutil.which("bk-find", path=BIN):
         compare("hist: find a name in all 20", "bk-find -r %s Kconfig" % bk, "$RESTIC -q -r %s find Kconfig" % re, reps=1)
     convert()

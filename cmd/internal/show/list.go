@@ -6,9 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
+	"github.com/bk-backup/bk/cmd/internal/cli"
 	"github.com/bk-backup/bk/cmd/internal/listing"
 	"github.com/bk-backup/bk/format"
 )
@@ -34,7 +33,7 @@ func (s *listSink) Write(rec format.Record) error {
 	case *format.EOF:
 		err = s.entry(s.file, r.Size)
 	case *format.Remove:
-		_, err = fmt.Fprintf(s.out, "removed    %s\n", printable(r.Path))
+		_, err = fmt.Fprintf(s.out, "removed    %s\n", cli.Printable(r.Path))
 	case *format.Commit:
 		err = s.out.Flush()
 	}
@@ -50,9 +49,9 @@ func (s *listSink) entry(e *format.Entry, size uint64) error {
 	if path == "" {
 		path = "."
 	}
-	line := printable(path)
+	line := cli.Printable(path)
 	if e.Type == format.TypeSymlink {
-		line += " -> " + printable(e.Target)
+		line += " -> " + cli.Printable(e.Target)
 	}
 	mtime := "-"
 	if e.Has&format.HasMtime != 0 {
@@ -67,7 +66,7 @@ func owner(e *format.Entry) string {
 	one := func(name string, has bool, id uint32) string {
 		switch {
 		case name != "":
-			return printable(name)
+			return cli.Printable(name)
 		case has:
 			return strconv.FormatUint(uint64(id), 10)
 		}
@@ -83,13 +82,13 @@ func snapshotLine(s *format.Snapshot, loc *time.Location) string {
 		words = append(words, showTime(*s.Time, loc))
 	}
 	if s.Host != "" {
-		words = append(words, "host "+printable(s.Host))
+		words = append(words, "host "+cli.Printable(s.Host))
 	}
 	for _, r := range s.Roots {
-		words = append(words, "/"+printable(r))
+		words = append(words, "/"+cli.Printable(r))
 	}
 	for _, t := range s.Tags {
-		words = append(words, "tag "+printable(t))
+		words = append(words, "tag "+cli.Printable(t))
 	}
 	if !s.Parent.IsZero() {
 		words = append(words, "parent "+s.Parent.Short())
@@ -102,32 +101,4 @@ func showTime(t format.Time, loc *time.Location) string {
 		return fmt.Sprintf("%ds", t.Sec)
 	}
 	return t.Time().In(loc).Format("2006-01-02 15:04:05")
-}
-
-// printable returns a name so that no byte of it can move a terminal's cursor or
-// break a line: what is not a printable character is written as \xNN.
-func printable(name string) string {
-	clean := true
-	for _, r := range name {
-		clean = clean && r != '\\' && r != utf8.RuneError && unicode.IsPrint(r)
-	}
-	if clean {
-		return name
-	}
-	var b strings.Builder
-	for rest := name; rest != ""; {
-		r, n := utf8.DecodeRuneInString(rest)
-		switch {
-		case r == '\\':
-			b.WriteString(`\\`)
-		case r == utf8.RuneError && n <= 1, !unicode.IsPrint(r):
-			for _, x := range []byte(rest[:n]) {
-				fmt.Fprintf(&b, `\x%02x`, x)
-			}
-		default:
-			b.WriteString(rest[:n])
-		}
-		rest = rest[n:]
-	}
-	return b.String()
 }

@@ -11,24 +11,6 @@ import (
 	"github.com/bk-backup/bk/format/vectortest"
 )
 
-func TestPrintable(t *testing.T) {
-	for in, want := range map[string]string{
-		"":                 "",
-		"a b/ä":            "a b/ä",
-		"a\nb":             `a\x0ab`,
-		"\x1b[31m":         `\x1b[31m`,
-		"\xff":             `\xff`,
-		`a\b`:              `a\\b`,
-		"\u202egpj":        `\xe2\x80\xaegpj`,
-		"\ufffd":           "\ufffd",
-		"\u009bK\u00a0end": `\xc2\x9bK\xc2\xa0end`,
-	} {
-		if got := printable(in); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
-		}
-	}
-}
-
 func TestSize(t *testing.T) {
 	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 1<<64 - 1: "16.0 EiB"} {
 		if got := size(n); got != want {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bk-backup/bk/cmd/internal/cli"
 	"github.com/bk-backup/bk/format"
 )
 
@@ -72,7 +73,7 @@ func (s *summarySink) Write(rec format.Record) error {
 func (s *summarySink) header(h *format.Header) error {
 	line := fmt.Sprintf("stream version %d", h.Version)
 	if h.Producer != "" {
-		line += " by " + printable(h.Producer)
+		line += " by " + cli.Printable(h.Producer)
 	}
 	if h.Created != nil {
 		line += " at " + showTime(*h.Created, s.loc)
@@ -104,7 +105,7 @@ func (s *summarySink) commit(m *format.Commit) error {
 	var lost strings.Builder
 	for i := range m.Losses {
 		s.losses += m.Losses[i].Count
-		fmt.Fprintf(&lost, ", lost %s: %d", printable(m.Losses[i].Kind), m.Losses[i].Count)
+		fmt.Fprintf(&lost, ", lost %s: %d", cli.Printable(m.Losses[i].Kind), m.Losses[i].Count)
 	}
 	_, err := fmt.Fprintf(s.out, "snapshot %s: %d entries, %d files, %d removes, %s%s\n",
 		s.snapshot, m.Entries, s.files, m.Removes, size(m.Bytes), lost.String())

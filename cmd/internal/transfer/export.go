@@ -13,7 +13,7 @@ import (
 
 // Export is the program bk-export.
 type Export struct {
-	cli.RepoFlags   `embed:""`
+	cli.SourceFlags `embed:""`
 	cli.SelectFlags `embed:""`
 
 	Snapshots []string `arg:"" optional:"" sep:"none" name:"SNAPSHOT" help:"Snapshots: latest, latest~2, or the beginning of an id."`
@@ -51,7 +51,7 @@ func (c *Export) Run(ctx context.Context, app *cli.App) error {
 	if err != nil {
 		return err
 	}
-	system, err := app.OpenSystem(ctx, &c.RepoFlags)
+	system, err := app.OpenSystem(ctx, &c.SourceFlags)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 // Sync is the program bk-sync: bk-export, bk-filter and bk-import in one
 // process, for what the target lacks.
 type Sync struct {
-	cli.RepoFlags   `embed:""`
+	cli.SourceFlags `embed:""`
 	cli.SelectFlags `embed:""`
 
 	chunkers.Flag `embed:""`
@@ -52,7 +52,7 @@ func (c *Sync) Run(ctx context.Context, app *cli.App) error {
 	if err != nil {
 		return err
 	}
-	source, err := app.OpenSystem(ctx, &c.RepoFlags)
+	source, err := app.OpenSystem(ctx, &c.SourceFlags)
 	if err != nil {
 		return err
 	}

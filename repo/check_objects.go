@@ -1,0 +1,141 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo/internal/mp"
+	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/store"
+)
+
+// objectKinds are the kinds of objects that are checked one by one, besides
+// packs, indexes and the client's own snapshots.
+var objectKinds = []seal.Kind{
+	seal.KindConfig, seal.KindCredential, seal.KindClient, seal.KindSnapshot,
+	seal.KindSession, seal.KindPlan, seal.KindForget, seal.KindPartial,
+}
+
+// objects reads every small object.
+func (k *checker) objects() error {
+	var infos []store.Info
+	for _, kind := range objectKinds {
+		err := k.r.store.List(k.ctx, kind.Dir(), func(info store.Info) error {
+			name, ok := seal.ParseName(info.Name)
+			if ok && (kind != seal.KindSnapshot || name.Client != k.r.keys.Client()) {
+				infos = append(infos, info)
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("list %s: %w", kind.Dir(), err)
+		}
+	}
+	g, ctx := errgroup.WithContext(k.ctx)
+	g.SetLimit(2 * k.r.workers())
+	for i, info := range infos {
+		k.progress("read small objects", i, len(infos))
+		g.Go(func() error {
+			err := k.r.checkObject(ctx, info)
+			switch {
+			case ctx.Err() != nil:
+				return context.Cause(ctx)
+			case err != nil && !errors.Is(err, store.ErrNotFound):
+				k.find(info.Name, Damaged, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// checkObject reads a small object, and opens it if it is of the own group.
+func (r *Repository) checkObject(ctx context.Context, info store.Info) error {
+	name, _ := seal.ParseName(info.Name)
+	stored, err := r.store.Get(ctx, info.Name, seal.ObjectSizeMax)
+	if err != nil {
+		return err
+	}
+	if err := seal.Scrub(info.Name, stored); err != nil {
+		return err
+	}
+	h, err := seal.ParseHeader(stored)
+	if err != nil || h.Owner != r.own.ID {
+		return err
+	}
+	plain, err := r.getObject(ctx, info.Name, h.Kind)
+	if err != nil {
+		return err
+	}
+	switch name.Kind {
+	case seal.KindForget:
+		_, err = r.keys.VerifyForget(plain)
+	case seal.KindPlan:
+		_, err = r.loadPlan(ctx, name.Number, info.Created)
+	case seal.KindSession:
+		var b sessionBody
+		if err = mp.Decode(plain, &b); err == nil && (!bytes.Equal(b.Client, name.Client[:]) || !bytes.Equal(b.Session, name.Session[:])) {
+			err = fmt.Errorf("%w: it is another session's", seal.ErrDamaged)
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", info.Name, err)
+	}
+	return err
+}
+
+// chain compares the snapshots with each other and with what was forgotten: each
+// of them names those before it.
+func (k *checker) chain() error {
+	there := make(map[format.ID]bool, len(k.snaps))
+	for _, s := range k.snaps {
+		there[s.ID] = true
+	}
+	forgotten, err := k.r.forgottenIDs(k.ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range k.snaps {
+		if forgotten[s.ID] {
+			if _, err := k.r.store.Stat(k.ctx, s.objectName()); err == nil {
+				k.find(s.objectName(), Returned, fmt.Errorf("snapshot %s was forgotten and is there: bk-forget was interrupted, or storage brought it back", s.ID))
+			}
+		}
+	}
+	if err := k.expectReceipts(forgotten); err != nil {
+		return err
+	}
+	for _, f := range k.findings {
+		name, ok := seal.ParseName(f.Object)
+		if ok && f.What == Damaged && (name.Kind == seal.KindSnapshot || name.Kind == seal.KindForget) {
+			return nil // others miss for good reason what cannot be read
+		}
+	}
+	for _, s := range k.snaps {
+		for _, head := range s.Heads {
+			if !there[head] && !forgotten[head] {
+				k.findAbout("snapshot "+head.String(), "", Hidden, fmt.Errorf("snapshot %s, which %s names as the one before it, is neither there nor forgotten", head, s.ID.Short()))
+			}
+		}
+	}
+	return nil
+}
+
+// expectReceipts looks for the snapshots that receipts name.
+func (k *checker) expectReceipts(forgotten map[format.ID]bool) error {
+	for _, receipt := range k.opts.Expect {
+		err := k.r.findReceipt(receipt, k.snaps, forgotten)
+		switch {
+		case errors.Is(err, ErrRolledBack):
+			k.findAbout("receipt "+receipt.String(), "", Hidden, err)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,249 @@
+package repo
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/store"
+)
+
+// ErrRolledBack says that storage once showed something that it does not show
+// any more, though no signed record says that it was forgotten.
+var ErrRolledBack = errors.New("storage went back: this was there, and no record says that it was forgotten")
+
+// seen is what this machine saw of a repository at one place last: the newest
+// snapshots, and the newest record of what was forgotten. It lies in the cache,
+// which is trusted as the machine is (spec/repository.md, section 10).
+type seen struct {
+	heads  []seenHead
+	forget string // name of the object, as it was first sealed; empty: there was none
+}
+
+// seenHead is one of the snapshots with the highest sequence.
+type seenHead struct {
+	object   string // as it was first sealed
+	sequence uint64
+	id       format.ID
+}
+
+const seenMagic = "bk seen 1"
+
+// seenSizeMax bounds the file: there are as many heads as snapshots were made at
+// one time by several programs.
+const seenSizeMax = 1 << 20
+
+// seenPath is where it is kept: for each place of the repository apart, so that
+// a copy elsewhere may be older. Empty without a cache.
+func (r *Repository) seenPath() string {
+	if r.opts.CacheDir == "" {
+		return ""
+	}
+	client, place := r.keys.Client(), sha256.Sum256([]byte(r.store.String()))
+	return filepath.Join(r.opts.CacheDir, r.keys.Repository().String(), fmt.Sprintf("seen-%x-%x", client[:], place[:8]))
+}
+
+// loadSeen reads what was seen last. Whatever is wrong with the file, it is then
+// as if nothing had been seen.
+func (r *Repository) loadSeen() *seen {
+	path := r.seenPath()
+	if path == "" {
+		return nil
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return &seen{}
+	}
+	if err == nil {
+		defer f.Close()
+		var s *seen
+		if s, err = parseSeen(io.LimitReader(f, seenSizeMax)); err == nil {
+			return s
+		}
+	}
+	r.opts.Log.Warn("what was seen of the repository before cannot be read", "file", path, "error", err)
+	return &seen{}
+}
+
+func parseSeen(in io.Reader) (*seen, error) {
+	s := &seen{}
+	lines := bufio.NewScanner(in)
+	if !lines.Scan() || lines.Text() != seenMagic {
+		return nil, errors.New("it does not begin as it should")
+	}
+	for lines.Scan() {
+		words := strings.Split(lines.Text(), " ")
+		switch {
+		case words[0] == "snapshot" && len(words) == 4:
+			sequence, err := strconv.ParseUint(words[2], 10, 64)
+			if err != nil {
+				return nil, err
+			}
+			id, err := format.ParseID(words[3])
+			if err != nil {
+				return nil, err
+			}
+			s.heads = append(s.heads, seenHead{words[1], sequence, id})
+		case words[0] == "forget" && len(words) == 2:
+			s.forget = words[1]
+		default:
+			return nil, fmt.Errorf("it has the line %q", lines.Text())
+		}
+	}
+	return s, lines.Err()
+}
+
+func (s *seen) String() string {
+	var b strings.Builder
+	fmt.Fprintln(&b, seenMagic)
+	for _, h := range s.heads {
+		fmt.Fprintf(&b, "snapshot %s %d %s\n", h.object, h.sequence, h.id)
+	}
+	if s.forget != "" {
+		fmt.Fprintf(&b, "forget %s\n", s.forget)
+	}
+	return b.String()
+}
+
+// remember replaces what was seen, unless somebody else did so meanwhile, who
+// knows better.
+func (r *Repository) remember(was, is *seen) {
+	path := r.seenPath()
+	if path == "" || was.String() == is.String() {
+		return
+	}
+	if now := r.loadSeen(); now.String() != was.String() {
+		return
+	}
+	if err := writeSeen(path, is.String()); err != nil {
+		r.opts.Log.Warn("what was seen of the repository cannot be kept", "error", err)
+	}
+}
+
+func writeSeen(path, text string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".seen-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
+}
+
+// sawCommit notes a snapshot that was just committed here.
+func (r *Repository) sawCommit(snap *Snapshot) {
+	if was := r.loadSeen(); was != nil {
+		r.remember(was, &seen{[]seenHead{headOf(snap)}, was.forget})
+	}
+}
+
+// sawForget notes a record that was just written here.
+func (r *Repository) sawForget(name string) {
+	if was := r.loadSeen(); was != nil {
+		r.remember(was, &seen{was.heads, max(was.forget, name)})
+	}
+}
+
+// headOf names a snapshot by its slot, which stays when it is sealed again.
+func headOf(s *Snapshot) seenHead { return seenHead{s.slot().String(), s.Sequence, s.ID} }
+
+// slotName is the name that an object had before it was sealed again.
+func slotName(object string) string {
+	name, ok := seal.ParseName(object)
+	if !ok {
+		return object
+	}
+	name.Resealed = 0
+	return name.String()
+}
+
+// compareSeen returns what was seen before and is hidden now. If nothing is, it
+// remembers what is there. was is what was seen before the snapshots, of which
+// infos are the objects, were listed.
+func (r *Repository) compareSeen(ctx context.Context, was *seen, infos []store.Info, list []*Snapshot) ([]Damage, error) {
+	if was == nil {
+		return nil, nil
+	}
+	there := make(map[string]bool, len(infos))
+	for _, info := range infos {
+		there[slotName(info.Name)] = true
+	}
+	is := &seen{}
+	for _, s := range list {
+		switch {
+		case len(is.heads) == 0 || s.Sequence > is.heads[0].sequence:
+			is.heads = []seenHead{headOf(s)}
+		case s.Sequence == is.heads[0].sequence:
+			is.heads = append(is.heads, headOf(s))
+		}
+	}
+	var hidden []Damage
+	forgetThere := was.forget == ""
+	for names := (objectNames{r: r, prefix: r.forgetDir()}); names.more(); {
+		infos, err := names.next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, info := range infos {
+			name := slotName(info.Name)
+			is.forget = max(is.forget, name)
+			forgetThere = forgetThere || name == was.forget
+		}
+	}
+	if !forgetThere {
+		hidden = append(hidden, Damage{was.forget, ErrRolledBack})
+	}
+	var forgotten map[format.ID]bool
+	for _, h := range was.heads {
+		if there[h.object] {
+			if !slices.ContainsFunc(list, func(s *Snapshot) bool { return s.ID == h.id }) {
+				is.heads = append(is.heads, h) // it cannot be read now
+			}
+			continue
+		}
+		if forgotten == nil {
+			var err error
+			if forgotten, err = r.forgottenIDs(ctx); err != nil {
+				return nil, err
+			}
+		}
+		if !forgotten[h.id] {
+			hidden = append(hidden, Damage{h.object, fmt.Errorf("snapshot %s: %w", h.id, ErrRolledBack)})
+		}
+	}
+	if len(hidden) == 0 {
+		r.remember(was, is)
+	}
+	return hidden, nil
+}
+
+// AcceptRollback forgets what was seen of the repository before: what storage
+// shows from now on counts.
+func (r *Repository) AcceptRollback() error {
+	path := r.seenPath()
+	if path == "" {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("forget what was seen of %s: %w", r, err)
+	}
+	return nil
+}
