@@ -241,7 +241,7 @@ func (w *windows) fill(win *window) error {
 			it.rec = &format.Refs{Chunks: []format.ChunkRef{{ID: it.id, Size: it.size}}}
 			return nil
 		}
-		d := &format.Data{ID: it.id, Size: it.size, Once: it.once, Payload: plain, Checked: true}
+		d := &format.Data{ID: it.id, Size: it.size, Codec: format.CodecNone, Once: it.once, Payload: plain, Checked: true}
 		if frame != nil && !w.opts.Plain {
 			d.Codec, d.Payload = format.CodecZstd, frame
 			if format.CheckPayload(d) == nil {
