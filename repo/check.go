@@ -263,10 +263,10 @@ func (k *checker) fetchIndex(ctx context.Context, sum [32]byte) ([]byte, error) 
 // walk marks what the snapshots need. What several share is read once.
 func (k *checker) walk() error {
 	k.marks = k.cache.NewMarks(k.rank)
-	walker := k.marker(func(id format.ID) {
+	walker, batch := k.marker(func(label seal.Label) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		k.lostData[k.r.label.LabelOf(seal.ChunkData, id)] = struct{}{}
+		k.lostData[label] = struct{}{}
 	})
 	walker.Failed = func(err error) error {
 		var ne *tree.NodeError
@@ -285,5 +285,5 @@ func (k *checker) walk() error {
 			return fmt.Errorf("walk through snapshot %s: %w", s.ID, err)
 		}
 	}
-	return nil
+	return batch.Flush()
 }

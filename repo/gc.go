@@ -392,7 +392,7 @@ func (c *survey) mark() error {
 	c.marks = c.cache.NewMarks(c.rank)
 	c.sum.Missing = 0
 	var missing atomic.Uint64
-	walker := c.marker(func(format.ID) { missing.Add(1) })
+	walker, batch := c.marker(func(seal.Label) { missing.Add(1) })
 	for i := range c.snaps {
 		c.progress("mark what snapshots need", i, len(c.snaps))
 		s := c.snaps[len(c.snaps)-1-i]
@@ -400,8 +400,9 @@ func (c *survey) mark() error {
 			return fmt.Errorf("what snapshot %s needs is not known: %w", s.ID, err)
 		}
 	}
+	err := batch.Flush()
 	c.sum.Missing = missing.Load()
-	return nil
+	return err
 }
 
 // mark marks what is needed of what a collection must leave.
@@ -438,25 +439,20 @@ func (c *collector) markPartials() error {
 	})
 }
 
-// marker walks listings and marks what they need; a node that is marked already
-// is not read again. missing is called with chunks of content that have no place,
-// from several goroutines.
-func (c *survey) marker(missing func(id format.ID)) tree.Walker {
+// marker walks listings and marks what they need, chunks of content when the
+// batch is flushed; a node that is marked already is not read again. missing is
+// called with chunks of content that have no place, from several goroutines.
+func (c *survey) marker(missing func(seal.Label)) (tree.Walker, *index.Batch) {
 	label := c.r.label
+	batch := c.marks.NewBatch(missing)
 	return tree.Walker{
 		Parallel: c.r.workers(),
 		Enter: func(id format.ID) (bool, error) {
 			fresh, found, err := c.marks.Mark(label.LabelOf(seal.ChunkMeta, id))
 			return fresh || !found, err // what is not found fails when it is read
 		},
-		Chunk: func(id format.ID, _ uint64) error {
-			_, found, err := c.marks.Mark(label.LabelOf(seal.ChunkData, id))
-			if err == nil && !found {
-				missing(id)
-			}
-			return err
-		},
-	}
+		Chunk: func(id format.ID, _ uint64) error { return batch.Mark(label.LabelOf(seal.ChunkData, id)) },
+	}, batch
 }
 
 // measure sums up the marks by packs.

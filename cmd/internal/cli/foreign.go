@@ -15,7 +15,7 @@ import (
 // is a package, a file here that gives it what it needs of a program, and a line
 // in this list (spec/adding-a-system.md).
 var foreign = map[string]foreignSystem{
-	"borg":      {open: openBorg},
+	"borg":      {open: openBorg, create: createBorg},
 	"hardlinks": {open: openHardlinks},
 	"restic":    {open: openRestic, create: createRestic},
 	"tar":       {open: openTar, create: createTar},
@@ -64,7 +64,7 @@ func (f *SourceFlags) settings() []string {
 
 // SinkFlags are the flags of programs that can write into foreign systems.
 type SinkFlags struct {
-	Option []string `short:"o" sep:"none" placeholder:"KEY=VALUE" help:"Something that only the target's system knows, such as version=1 for a new restic repository (repeatable)."`
+	Option []string `short:"o" sep:"none" placeholder:"KEY=VALUE" help:"Something that only the target's system knows, such as version=1 for a new restic repository, or encryption=repokey for a new one of borg (repeatable)."`
 }
 
 // settings divides KEY=VALUE pairs into the variables that a system has for its
