@@ -32,7 +32,7 @@ func (*Import) Help() string {
 
 Every payload is decoded and checked before it is stored. Each snapshot is committed as it completes; if the stream ends early, complete snapshots stay, the incomplete one never appears, and running the same again completes it without storing anything twice. Snapshots that are held already are recognised and left alone.
 
-With -r restic:DIR the stream goes into a restic repository, which is made if it is not there (-o version=1 for the older format): content is cut as restic cuts it, or with --chunker keep left as it comes. Its passphrase is BK_IMPORT_PASSPHRASE, else RESTIC_PASSWORD, else BK_PASSPHRASE.
+With -r restic:DIR the stream goes into a restic repository, which is made if it is not there (-o version=1 for the older format). Its chunks are those of the stream, or with --chunker rabin those that restic itself would cut, so that restic finds them again in files that change later; -o chunker-from=restic:PATH makes a new one cut like another. Its passphrase is BK_IMPORT_PASSPHRASE, else RESTIC_PASSWORD, else BK_PASSPHRASE.
 
 With -r tar:FILE the stream becomes an archive, with tar:DIR/ one for each snapshot, with tar:- one on standard output. It has to be made with bk-export --flat. What the archive cannot hold is named, and the exit code is 3.`
 }
