@@ -16,7 +16,7 @@ import msgpack
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-CONFIG, CREDENTIAL, CLIENT, DATA_PACK, META_PACK, INDEX, SNAPSHOT, SESSION, PLAN, FORGET, PARTIAL = range(1, 12)
+CONFIG, CREDENTIAL, CLIENT, DATA_PACK, META_PACK, INDEX, SNAPSHOT, SESSION, PLAN, FORGET, PARTIAL, DAMAGE = range(1, 13)
 DATA, META = 1, 2  # kinds of chunks
 ENTRY = struct.Struct(">20sBII")
 LISTED = struct.Struct(">32sBBI32sQ16sI")
