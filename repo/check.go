@@ -285,10 +285,10 @@ func (k *checker) walk() error {
 		k.known[k.r.label.LabelOf(c.kind, c.id)] = true
 	}
 	k.marks = k.cache.NewMarks(k.rank)
-	walker := k.marker(func(id format.ID) {
+	walker, batch := k.marker(func(label seal.Label) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		k.lostData[k.r.label.LabelOf(seal.ChunkData, id)] = struct{}{}
+		k.lostData[label] = struct{}{}
 	})
 	walker.Failed = func(err error) error {
 		var ne *tree.NodeError
@@ -310,5 +310,5 @@ func (k *checker) walk() error {
 			return fmt.Errorf("walk through snapshot %s: %w", s.ID, err)
 		}
 	}
-	return nil
+	return batch.Flush()
 }

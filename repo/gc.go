@@ -397,8 +397,14 @@ func (c *survey) mark() error {
 	if err != nil {
 		return err
 	}
-	walker := c.marker(func(id format.ID) {
-		if !lost.data(id) {
+	lostData := make(map[seal.Label]bool)
+	for chunk := range lost {
+		if chunk.kind == seal.ChunkData {
+			lostData[c.r.label.LabelOf(chunk.kind, chunk.id)] = true
+		}
+	}
+	walker, batch := c.marker(func(label seal.Label) {
+		if !lostData[label] {
 			missing.Add(1)
 		}
 	})
@@ -417,8 +423,9 @@ func (c *survey) mark() error {
 			return fmt.Errorf("what snapshot %s needs is not known: %w", s.ID, err)
 		}
 	}
+	err = batch.Flush()
 	c.sum.Missing = missing.Load()
-	return nil
+	return err
 }
 
 // mark marks what is needed of what a collection must leave.
@@ -455,25 +462,20 @@ func (c *collector) markPartials() error {
 	})
 }
 
-// marker walks listings and marks what they need; a node that is marked already
-// is not read again. missing is called with chunks of content that have no place,
-// from several goroutines.
-func (c *survey) marker(missing func(id format.ID)) tree.Walker {
+// marker walks listings and marks what they need, chunks of content when the
+// batch is flushed; a node that is marked already is not read again. missing is
+// called with chunks of content that have no place, from several goroutines.
+func (c *survey) marker(missing func(seal.Label)) (tree.Walker, *index.Batch) {
 	label := c.r.label
+	batch := c.marks.NewBatch(missing)
 	return tree.Walker{
 		Parallel: c.r.workers(),
 		Enter: func(id format.ID) (bool, error) {
 			fresh, found, err := c.marks.Mark(label.LabelOf(seal.ChunkMeta, id))
 			return fresh || !found, err // what is not found fails when it is read
 		},
-		Chunk: func(id format.ID, _ uint64) error {
-			_, found, err := c.marks.Mark(label.LabelOf(seal.ChunkData, id))
-			if err == nil && !found {
-				missing(id)
-			}
-			return err
-		},
-	}
+		Chunk: func(id format.ID, _ uint64) error { return batch.Mark(label.LabelOf(seal.ChunkData, id)) },
+	}, batch
 }
 
 // measure sums up the marks by packs.

@@ -37,6 +37,9 @@ const (
 // readme is how borg knows a repository.
 const readme = "This is a Borg Backup repository.\nSee https://borgbackup.readthedocs.io/\n"
 
+// ErrNoMode says that borg has no such mode of encryption.
+var ErrNoMode = errors.New("there is no such mode of encryption")
+
 // ErrExists says that there is something where a repository was to be made.
 var ErrExists = errors.New("there is something already")
 
@@ -83,7 +86,7 @@ func newKeys(opts InitOptions) (*keys, error) {
 	n := slices.Index(modeNames[:], name)
 	if n < 0 || mode(n) == modePassphrase {
 		known := slices.DeleteFunc(slices.Sorted(slices.Values(modeNames[:])), func(s string) bool { return s == modePassphrase.String() })
-		return nil, fmt.Errorf("there is no mode of encryption %q: %s", name, strings.Join(known, ", "))
+		return nil, fmt.Errorf("%q: %w, but %s", name, ErrNoMode, strings.Join(known, ", "))
 	}
 	ks := &keys{mode: mode(n), tamRequired: mode(n).keyed()}
 	if _, err := io.ReadFull(opts.Rand, ks.repository[:]); err != nil {

@@ -42,6 +42,9 @@ func openNonces(dir string, least uint64) (*nonces, error) {
 
 // readNonce reads a file with a reservation; none is zero.
 func readNonce(name string) (uint64, error) {
+	if name == "" {
+		return 0, nil
+	}
 	b, err := os.ReadFile(name)
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, nil

@@ -19,8 +19,9 @@ type task struct {
 }
 
 const (
-	orderedWeightMax = 48 << 20 // plain bytes and payloads
+	orderedWeightMax = 16 << 20 // plain bytes and payloads
 	orderedTasksMax  = 2048
+	workersMax       = 8 // each compresses with some MiB of its own
 )
 
 // do begins work and has then called when it and all that was given before are
@@ -56,6 +57,7 @@ func (o *ordered) do(weight int, work, then func() error) error {
 // next takes the oldest result.
 func (o *ordered) next() error {
 	t := o.queue[0]
+	o.queue[0] = nil // what it holds on to can be used again
 	o.queue = o.queue[1:]
 	o.weight -= t.weight
 	if t.done != nil {

@@ -28,6 +28,9 @@ type Options struct {
 	// Archives, if set, chooses archives by their names. Otherwise all count but
 	// for checkpoints, which interrupted backups leave behind.
 	Archives func(name string) bool
+	// OnError, if set, is called for every archive that Snapshots cannot read and
+	// leaves out; nil logs them.
+	OnError func(archive string, err error)
 	// Log gets a line for what is damaged but not needed so far; nil discards.
 	Log *slog.Logger
 	// Workers is how many reads of the storage go on at a time: 0 means one and
@@ -48,6 +51,7 @@ type Repository struct {
 	workers  int
 	tempDir  string
 	chosen   func(name string) bool
+	onError  func(archive string, err error)
 	config   *config
 	segments []segment // up to the last commit, ascending
 	keys     *keys
@@ -81,7 +85,7 @@ func Open(ctx context.Context, st store.Reader, opts Options) (*Repository, erro
 
 func newRepository(st store.Reader, opts Options) *Repository {
 	r := &Repository{
-		store: st, log: opts.Log, workers: opts.Workers, tempDir: opts.TempDir, chosen: opts.Archives,
+		store: st, log: opts.Log, workers: opts.Workers, tempDir: opts.TempDir, chosen: opts.Archives, onError: opts.OnError,
 		metas: make(map[objectID]*archive),
 	}
 	if r.log == nil {
@@ -110,21 +114,22 @@ func (r *Repository) open(ctx context.Context, opts Options) error {
 	if err := r.openLocator(ctx); err != nil {
 		return err
 	}
-	object, at, err := r.object(ctx, manifestID, 0)
+	object, err := r.load(ctx, manifestID, 0)
 	if err != nil {
 		return fmt.Errorf("read the manifest of %s: %w", r, err)
 	}
-	if len(object) == 0 {
-		return fmt.Errorf("the manifest in %s of %s is empty: %w", r.where(at), r, ErrDamaged)
+	defer object.free()
+	if len(object.bytes) == 0 {
+		return fmt.Errorf("the manifest in %s of %s is empty: %w", r.where(object.at), r, ErrDamaged)
 	}
 	if r.keys = opts.keys; r.keys == nil {
-		r.keys, err = r.findKeys(ctx, mode(object[0]), opts)
+		r.keys, err = r.findKeys(ctx, mode(object.bytes[0]), opts)
 	}
 	if err != nil {
 		return err
 	}
-	if err := r.openManifest(object); err != nil {
-		return fmt.Errorf("read the manifest in %s of %s: %w", r.where(at), r, err)
+	if err := r.openManifest(object.bytes); err != nil {
+		return fmt.Errorf("read the manifest in %s of %s: %w", r.where(object.at), r, err)
 	}
 	return nil
 }
@@ -147,6 +152,9 @@ func (r *Repository) listSegments(ctx context.Context) error {
 	for ; len(r.segments) > 0; r.segments = r.segments[:len(r.segments)-1] {
 		last := r.segments[len(r.segments)-1]
 		if last.size < int64(segmentMagicSize+len(commitEntry)) {
+			if err := r.neverCommitted(ctx, last.number); err != nil {
+				return err
+			}
 			continue
 		}
 		tail := make([]byte, len(commitEntry))
@@ -156,8 +164,25 @@ func (r *Repository) listSegments(ctx context.Context) error {
 		if string(tail) == string(commitEntry) {
 			return nil
 		}
+		if err := r.neverCommitted(ctx, last.number); err != nil {
+			return err
+		}
 	}
 	return fmt.Errorf("%s has no segment in data/ that ends with a commit: %w", r.store, ErrDamaged)
+}
+
+// neverCommitted fails if there is an index for a segment that does not end with
+// a commit: then it had one. The repository is not to be taken for an older one.
+func (r *Repository) neverCommitted(ctx context.Context, number uint32) error {
+	name := fmt.Sprintf("index.%d", number)
+	_, err := r.store.Stat(ctx, name)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for %s in %s: %w", name, r, err)
+	}
+	return fmt.Errorf("%s of %s does not end with the commit for which there is %s: %w", r.segmentName(number), r, name, ErrDamaged)
 }
 
 // openLocator opens the index that borg keeps of the last commit, or makes one.

@@ -48,6 +48,7 @@ type Written struct {
 	Bytes     uint64 // of content
 	NewChunks uint64 // chunks of content that were stored
 	NewBytes  uint64 // their plain bytes
+	Stored    int64  // bytes of the objects of all kinds
 	Losses    []format.Loss
 }
 
@@ -134,7 +135,7 @@ func OpenSink(ctx context.Context, dir string, st store.Reader, opts Options, ho
 		ctx: ctx, dir: dir, opts: how, tempDir: opts.TempDir, r: r, lock: l,
 		added: spill.NewTable(opts.TempDir), zeros: make(map[uint32]chunkRef), listing: newListing(opts.TempDir),
 	}
-	running := make(chan struct{}, runtime.GOMAXPROCS(0))
+	running := make(chan struct{}, min(runtime.GOMAXPROCS(0), workersMax))
 	s.arrive = &ordered{ctx: ctx, running: running}
 	s.sent = newSentChunks(opts.TempDir)
 	if how.Recut {

@@ -193,6 +193,7 @@ func (s *Sink) put(id *objectID, content []byte) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
+	s.sum.Stored += int64(len(object))
 	return uint32(len(object)), s.added.Put(spillKey(id), at.number())
 }
 

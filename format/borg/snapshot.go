@@ -33,15 +33,19 @@ type archive struct {
 // checkpointName is what borg calls archives of backups that did not finish.
 var checkpointName = regexp.MustCompile(`\.checkpoint(\.[0-9]+)?$`)
 
-// Snapshots implements format.System. An archive that cannot be read is logged
-// and left out.
+// Snapshots implements format.System. An archive that cannot be read is given to
+// Options.OnError and left out.
 func (r *Repository) Snapshots(ctx context.Context) ([]*format.Snapshot, error) {
 	list, damage, err := r.list(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, d := range damage {
-		r.log.Warn("an archive cannot be read", "error", d)
+		if r.onError != nil {
+			r.onError(d.name, d.err)
+		} else {
+			r.log.Warn("an archive cannot be read", "error", d)
+		}
 	}
 	out := make([]*format.Snapshot, len(list))
 	for i, a := range list {
@@ -60,15 +64,18 @@ func (r *Repository) wanted(name string) bool {
 
 // list returns all archives that count, oldest first, and why those that are
 // missing are.
-func (r *Repository) list(ctx context.Context) (list []*archive, damage []error, err error) {
+func (r *Repository) list(ctx context.Context) (list []*archive, damage []*archiveError, err error) {
 	refs := slices.DeleteFunc(slices.Clone(r.archives), func(ref archiveRef) bool { return !r.wanted(ref.name) })
 	list = make([]*archive, len(refs))
-	failed := make([]error, len(refs))
+	failed := make([]*archiveError, len(refs))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.workers)
 	for i := range refs {
 		g.Go(func() error {
-			list[i], failed[i] = r.archive(gctx, &refs[i])
+			a, err := r.archive(gctx, &refs[i])
+			if list[i] = a; err != nil {
+				failed[i] = &archiveError{refs[i].name, err}
+			}
 			return gctx.Err()
 		})
 	}
@@ -76,18 +83,33 @@ func (r *Repository) list(ctx context.Context) (list []*archive, damage []error,
 		return nil, nil, err
 	}
 	list = slices.DeleteFunc(list, func(a *archive) bool { return a == nil })
-	failed = slices.DeleteFunc(failed, func(err error) bool { return err == nil })
+	failed = slices.DeleteFunc(failed, func(err *archiveError) bool { return err == nil })
 	slices.SortFunc(list, func(a, b *archive) int {
 		return cmp.Or(a.record.Time.Compare(*b.record.Time), cmp.Compare(a.name, b.name))
 	})
 	return list, failed, nil
 }
 
+// archiveError says why an archive cannot be read.
+type archiveError struct {
+	name string
+	err  error
+}
+
+func (e *archiveError) Error() string { return fmt.Sprintf("archive %q: %v", e.name, e.err) }
+
+// Unwrap returns the cause.
+func (e *archiveError) Unwrap() error { return e.err }
+
 // snapshot finds an archive by its id.
 func (r *Repository) snapshot(ctx context.Context, id format.ID) (*archive, error) {
 	for i := range r.archives {
 		if ref := &r.archives[i]; format.ID(ref.id) == id && r.wanted(ref.name) {
-			return r.archive(ctx, ref)
+			a, err := r.archive(ctx, ref)
+			if err != nil {
+				return nil, &archiveError{ref.name, err}
+			}
+			return a, nil
 		}
 	}
 	return nil, fmt.Errorf("%s has no archive %s: %w", r, id, ErrMissing)
@@ -106,7 +128,7 @@ func (r *Repository) archive(ctx context.Context, ref *archiveRef) (*archive, er
 		a, err = r.parseArchive(ref, plain)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("archive %q: %w", ref.name, err)
+		return nil, err
 	}
 	r.mu.Lock()
 	r.metas[ref.id] = a

@@ -221,11 +221,14 @@ func (u *unpacker) uint(most uint64) uint64 {
 // bool reads true or false.
 func (u *unpacker) bool() bool {
 	c := u.peek()
-	if c != 0xc2 && c != 0xc3 {
+	switch {
+	case c == 0xc2 || c == 0xc3:
+		u.i++
+	case u.i >= len(u.b):
+		u.cut()
+	default:
 		u.fail("%#x is not a truth value", c)
-		return false
 	}
-	u.i++
 	return c == 0xc3
 }
 

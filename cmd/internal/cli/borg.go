@@ -28,10 +28,10 @@ func openBorg(ctx context.Context, app *App, place string, source SourceOptions)
 	if err := settings("borg", source.Settings, map[string]*string{"archives": &pattern}); err != nil {
 		return nil, err
 	}
-	opts := borg.Options{
-		Passphrase: func(ctx context.Context) (string, error) { return borgPassphrase(ctx, app, place) },
-		KeyFile:    func(_ context.Context, id string) ([]byte, error) { return borgKeyFile(id) },
-		Log:        app.Logger(),
+	opts := borgOptions(app, place, source.Role)
+	opts.OnError = func(archive string, err error) {
+		app.Lossy()
+		app.Warnf("archive %s cannot be read: %v", Printable(archive), err)
 	}
 	if pattern != unset {
 		if _, err := path.Match(pattern, ""); err != nil {
@@ -51,25 +51,45 @@ func openBorg(ctx context.Context, app *App, place string, source SourceOptions)
 		return r, nil
 	}
 	st.Close()
+	return nil, borgError(err)
+}
+
+// borgOptions are what opens a borg repository.
+func borgOptions(app *App, place string, role Role) borg.Options {
+	return borg.Options{
+		Passphrase: func(ctx context.Context) (string, error) { return borgPassphrase(ctx, app, place, role) },
+		KeyFile:    func(_ context.Context, id string) ([]byte, error) { return borgKeyFile(id) },
+		Log:        app.Logger(),
+	}
+}
+
+// borgError says what to do about an error of a borg repository.
+func borgError(err error) error {
 	switch {
 	case errors.Is(err, borg.ErrNoRepository):
-		return nil, &Error{Code: ExitNoRepository, Err: err, Fix: "check the place: it is the directory that has config and data; one behind ssh has to be mounted, with sshfs for example"}
+		return &Error{Code: ExitNoRepository, Err: err, Fix: "check the place: it is the directory that has config and data; one behind ssh has to be mounted, with sshfs for example"}
 	case errors.Is(err, borg.ErrWrongPassphrase):
-		return nil, &Error{Code: ExitNoKey, Err: err, Fix: "check the passphrase: BORG_PASSPHRASE, BORG_PASSCOMMAND, BORG_PASSPHRASE_FD, those of BK_PASSPHRASE, or what was typed"}
+		return &Error{Code: ExitNoKey, Err: err, Fix: "check the passphrase: BORG_PASSPHRASE, BORG_PASSCOMMAND, BORG_PASSPHRASE_FD, those of BK_PASSPHRASE, or what was typed"}
 	case errors.Is(err, borg.ErrNoKeyFile):
-		return nil, &Error{Code: ExitNoKey, Err: err, Fix: "set BORG_KEY_FILE, or BORG_KEYS_DIR, to where borg keeps the key of this repository; borg key export writes one"}
+		return &Error{Code: ExitNoKey, Err: err, Fix: "set BORG_KEY_FILE, or BORG_KEYS_DIR, to where borg keeps the key of this repository; borg key export writes one"}
+	case errors.Is(err, borg.ErrLocked):
+		return &Error{Err: err, Fix: "wait until the other one is done; if it is not running any more, remove its lock with borg break-lock"}
 	case errors.Is(err, borg.ErrVersion):
-		return nil, &Error{Err: err, Fix: "use a newer bk for this repository, or for one of Borg 2 borg itself"}
+		return &Error{Err: err, Fix: "use a newer bk for this repository, or for one of Borg 2 borg itself"}
 	}
-	return nil, err
+	return err
 }
 
 // borgPassphrase finds a passphrase where borg looks for it, and then where we
 // do.
-func borgPassphrase(ctx context.Context, app *App, place string) (string, error) {
-	src := SecretSource{Variables: []string{"BORG_PASSPHRASE", "BK_PASSPHRASE"}, Prompt: "passphrase for borg:" + place}
-	if _, ok := os.LookupEnv("BORG_PASSPHRASE"); ok {
-		return app.Passphrase(ctx, src)
+func borgPassphrase(ctx context.Context, app *App, place string, role Role) (string, error) {
+	src := SecretSource{Variables: role.secretsWith("BORG_PASSPHRASE"), Prompt: "passphrase for borg:" + place}
+	for _, name := range src.Variables[:len(src.Variables)-1] {
+		for _, suffix := range []string{"", "_FILE", "_COMMAND"} {
+			if _, ok := os.LookupEnv(name + suffix); ok {
+				return app.Passphrase(ctx, src)
+			}
+		}
 	}
 	if command, ok := os.LookupEnv("BORG_PASSCOMMAND"); ok {
 		cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
@@ -142,15 +162,21 @@ func borgKeysDir() (string, error) {
 	if dir := os.Getenv("BORG_KEYS_DIR"); dir != "" {
 		return dir, nil
 	}
-	if dir := os.Getenv("BORG_CONFIG_DIR"); dir != "" {
-		return filepath.Join(dir, "keys"), nil
-	}
-	if dir := os.Getenv("BORG_BASE_DIR"); dir != "" {
-		return filepath.Join(dir, ".config", "borg", "keys"), nil
-	}
-	dir, err := os.UserConfigDir()
+	dir, err := borgConfigDir()
 	if err != nil {
 		return "", fmt.Errorf("look for borg's keys: %w", err)
 	}
-	return filepath.Join(dir, "borg", "keys"), nil
+	return filepath.Join(dir, "keys"), nil
+}
+
+// borgConfigDir returns where borg keeps what it must not lose.
+func borgConfigDir() (string, error) {
+	if dir := os.Getenv("BORG_CONFIG_DIR"); dir != "" {
+		return dir, nil
+	}
+	if dir := os.Getenv("BORG_BASE_DIR"); dir != "" {
+		return filepath.Join(dir, ".config", "borg"), nil
+	}
+	dir, err := os.UserConfigDir()
+	return filepath.Join(dir, "borg"), err
 }

@@ -62,7 +62,7 @@ type stress struct {
 	counts   map[string]int
 	versions map[string]map[string]string // trees by tag
 	done     map[string]time.Time         // when the last run began that reported the tag as done
-	forgot   map[string]time.Time         // when somebody last set about forgetting a snapshot of the tag
+	forgot   map[string]time.Time         // when somebody was last forgetting a snapshot of the tag
 	gone     map[string]bool              // ids that somebody set about forgetting or replacing
 }
 
@@ -358,10 +358,18 @@ func (w *worker) forget(int) {
 	w.mu.Lock()
 	for _, i := range w.rng.Perm(len(list))[:1+w.rng.IntN(len(list)/2)] {
 		args = append(args, list[i].ID)
-		w.gone[list[i].ID], w.forgot[list[i].Tags[0]] = true, time.Now()
+		w.gone[list[i].ID] = true
 	}
 	w.mu.Unlock()
 	w.program([]string{"no id begins so"}, w.command("bk-forget", args...))
+	// An import that began meanwhile may have found them there still.
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range list {
+		if slices.Contains(args, s.ID) {
+			w.forgot[s.Tags[0]] = time.Now()
+		}
+	}
 }
 
 // retag replaces a snapshot by a copy with one tag more.
