@@ -28,6 +28,9 @@ func (c *collector) resealRest() error {
 	if err := c.resealSigned(seal.KindForget); err != nil {
 		return err
 	}
+	if err := c.resealSigned(seal.KindDamage); err != nil {
+		return err
+	}
 	if err := c.dropOldPartials(); err != nil {
 		return err
 	}
@@ -88,7 +91,9 @@ func (c *collector) countOld() error {
 	for _, info := range old {
 		c.sum.OldPacks.add(info.Size)
 	}
-	for _, kind := range []seal.Kind{seal.KindIndex, seal.KindSnapshot, seal.KindSession, seal.KindPlan, seal.KindForget, seal.KindPartial} {
+	for _, kind := range []seal.Kind{
+		seal.KindIndex, seal.KindSnapshot, seal.KindSession, seal.KindPlan, seal.KindForget, seal.KindPartial, seal.KindDamage,
+	} {
 		old, err := c.listOld(kind)
 		if err != nil {
 			return err
@@ -135,7 +140,7 @@ func (c *collector) old(infos []store.Info) ([]store.Info, error) {
 	return kept, err
 }
 
-// resealSigned seals snapshots or forget objects again, each under a name that
+// resealSigned seals snapshots, forget objects or lists of damage again, each under a name that
 // says the epoch, before the old one is deleted. Snapshots of sessions that are
 // open stay: whoever expires a session takes the slot behind its last.
 func (c *collector) resealSigned(kind seal.Kind) error {

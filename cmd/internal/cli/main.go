@@ -78,7 +78,7 @@ func run(name, summary string, cmd any, args []string) (code int) {
 		kong.Writers(app.Stdout, app.Stderr),
 		kong.Exit(func(c int) { exited = c; panic(exitNow{}) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, Summary: false}),
-		kong.Vars{"version": Version},
+		kong.Vars{"version": Version, "systems": foreignNames()},
 	)
 	if err != nil {
 		panic(fmt.Sprintf("%s: flags: %v", name, err))
