@@ -131,7 +131,7 @@ func chosen(cmd any, parsed *kong.Context) Command {
 func tune() {
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetGCPercent(100)
-		debug.SetMemoryLimit(192 << 20)
+		debug.SetMemoryLimit(176 << 20)
 	}
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) > 32 {
 		runtime.GOMAXPROCS(32)
