@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/bits"
 	"sync"
 
 	"golang.org/x/sync/semaphore"
@@ -15,7 +16,7 @@ import (
 const (
 	windowBytesMax = 4 << 20  // plain content of one window
 	windowItemsMax = 1024     // records of one window
-	inFlightMax    = 48 << 20 // plain content that was asked for and is not yet consumed
+	inFlightMax    = 40 << 20 // buffers for content that was asked for and is not yet consumed
 )
 
 // window is a run of records, those of data with what is still to be fetched.
@@ -23,6 +24,7 @@ type window struct {
 	items []windowItem
 	wants []want
 	bytes int64 // taken from the semaphore
+	plain int64
 	ready chan struct{}
 	err   error // why it could not be filled; ends the stream
 }
@@ -187,8 +189,8 @@ func (w *windows) emitRef(number, size uint32) error {
 // emitData appends a data record whose chunk is fetched later. once says that no
 // ref names it.
 func (w *windows) emitData(number uint32, once bool, chunk want) error {
-	size := min(int64(max(chunk.size, chunk.csize)), inFlightMax)
-	if w.win.bytes > 0 && w.win.bytes+size > windowBytesMax {
+	size := min(bufferSize(chunk.size)+bufferSize(chunk.csize), inFlightMax)
+	if w.win.plain > 0 && w.win.plain+int64(chunk.size) > windowBytesMax {
 		if err := w.send(); err != nil {
 			return err
 		}
@@ -197,10 +199,14 @@ func (w *windows) emitData(number uint32, once bool, chunk want) error {
 		return context.Cause(w.ctx)
 	}
 	w.win.bytes += size
+	w.win.plain += int64(chunk.size)
 	chunk.number = len(w.win.items)
 	w.win.wants = append(w.win.wants, chunk)
 	return w.add(windowItem{chunk: !w.opts.Flat, once: once, size: chunk.size})
 }
+
+// bufferSize is what format.AllocPayload takes for n bytes.
+func bufferSize(n uint32) int64 { return 1 << bits.Len32(n) }
 
 // send hands the window on and begins to fetch what it needs.
 func (w *windows) send() error {

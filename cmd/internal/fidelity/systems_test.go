@@ -2,6 +2,7 @@ package fidelity_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,16 +12,21 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/bk-backup/bk/cmd/internal/historytest"
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/borg"
 	"github.com/bk-backup/bk/format/chunker"
 	"github.com/bk-backup/bk/format/disk"
 	"github.com/bk-backup/bk/format/hardlinks"
+	"github.com/bk-backup/bk/format/restic"
 	"github.com/bk-backup/bk/format/tar"
 	"github.com/bk-backup/bk/repo"
+	"github.com/bk-backup/bk/repo/store/dir"
+	"github.com/bk-backup/bk/repo/store/mem"
 )
 
 // column is one direction of a system in the table: what becomes of probes that
@@ -28,10 +34,13 @@ import (
 type column struct {
 	name string
 	// through writes a stream into the system, or with strict refuses it, and
-	// returns what was lost on the way and a source of what is there now.
+	// returns what was lost on the way and a source of what is there now. With
+	// strict it need return no more than the error.
 	through func(t *testing.T, src format.Source, strict bool) (losses []format.Loss, back format.SourceCloser, err error)
 	// strict says that it can be asked to refuse.
 	strict bool
+	// slow says that it takes seconds to prepare.
+	slow bool
 	// files says that it is a file system, which may keep less than the best.
 	files bool
 }
@@ -41,6 +50,8 @@ var columns = []column{
 	{name: "disk", through: throughDisk, files: true},
 	{name: "bk", through: throughRepository},
 	{name: "tar", through: throughTar, strict: true},
+	{name: "restic", through: throughRestic, strict: true, slow: true},
+	{name: "borg", through: throughBorg, strict: true},
 	{name: "hardlinks", through: throughHardlinks, files: true},
 }
 
@@ -137,16 +148,66 @@ func throughTar(t *testing.T, src format.Source, strict bool) ([]format.Loss, fo
 	return sink.Summary().Losses, back, err
 }
 
+func throughRestic(t *testing.T, src format.Source, strict bool) ([]format.Loss, format.SourceCloser, error) {
+	st := mem.New()
+	passphrase := func(context.Context) (string, error) { return "p", nil }
+	sink, err := restic.OpenSink(t.Context(), st, restic.SinkOptions{Passphrase: passphrase, Strict: strict})
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := errors.Join(format.Copy(t.Context(), sink, src), sink.Close()); err != nil || strict {
+		return nil, nil, err
+	}
+	system, err := restic.Open(t.Context(), st, restic.Options{Passphrase: passphrase})
+	if err != nil {
+		return nil, nil, err
+	}
+	t.Cleanup(func() { system.Close() })
+	back, err := system.Export(t.Context(), format.ExportOptions{})
+	return sink.Summary().Losses, back, err
+}
+
+func throughBorg(t *testing.T, src format.Source, strict bool) ([]format.Loss, format.SourceCloser, error) {
+	place := filepath.Join(t.TempDir(), "repo")
+	err := borg.Init(t.Context(), place, borg.InitOptions{Encryption: "none", Now: time.Now, Rand: rand.Reader})
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := dir.Open(place, dir.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	sink, err := borg.OpenSink(t.Context(), place, st, borg.Options{}, borg.SinkOptions{
+		Holder: borg.Holder{Host: "h", PID: os.Getpid()}, Now: time.Now, Rand: rand.Reader, Strict: strict,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := errors.Join(format.Copy(t.Context(), sink, src), sink.Close()); err != nil {
+		return nil, nil, err
+	}
+	if st, err = dir.Open(place, dir.Options{}); err != nil {
+		return nil, nil, err
+	}
+	system, err := borg.Open(t.Context(), st, borg.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	t.Cleanup(func() { system.Close() })
+	back, err := system.Export(t.Context(), format.ExportOptions{})
+	return sink.Summary().Losses, back, err
+}
+
 // dirOf is where a probe lies.
 func dirOf(i int) string { return fmt.Sprintf("p/%02d", i) }
 
-// stream hands out the probes, or one of them, as a flat snapshot.
-func stream(all []probe, only int) format.Source {
+// stream hands out some of the probes as a flat snapshot.
+func stream(all []probe, which func(int) bool) format.Source {
 	s := probeSnapshot()
 	recs := []format.Record{&format.Header{Version: format.Version, Features: []format.Feature{format.FeatureFlat}}, &s,
 		dirEntry(""), dirEntry("p")}
 	for i, p := range all {
-		if only < 0 || only == i {
+		if which(i) {
 			recs = append(recs, p.records(dirOf(i))...)
 		}
 	}
