@@ -392,7 +392,30 @@ func (c *survey) mark() error {
 	c.marks = c.cache.NewMarks(c.rank)
 	c.sum.Missing = 0
 	var missing atomic.Uint64
-	walker, batch := c.marker(func(seal.Label) { missing.Add(1) })
+	// What is known to be lost needs nothing any more, and keeps nobody waiting.
+	lost, err := c.r.knownLost(c.ctx)
+	if err != nil {
+		return err
+	}
+	lostData := make(map[seal.Label]bool)
+	for chunk := range lost {
+		if chunk.kind == seal.ChunkData {
+			lostData[c.r.label.LabelOf(chunk.kind, chunk.id)] = true
+		}
+	}
+	walker, batch := c.marker(func(label seal.Label) {
+		if !lostData[label] {
+			missing.Add(1)
+		}
+	})
+	if len(lost) > 0 {
+		walker.Failed = func(err error) error {
+			if lost.isPartOf(err) {
+				return nil
+			}
+			return err
+		}
+	}
 	for i := range c.snaps {
 		c.progress("mark what snapshots need", i, len(c.snaps))
 		s := c.snaps[len(c.snaps)-1-i]
@@ -400,7 +423,7 @@ func (c *survey) mark() error {
 			return fmt.Errorf("what snapshot %s needs is not known: %w", s.ID, err)
 		}
 	}
-	err := batch.Flush()
+	err = batch.Flush()
 	c.sum.Missing = missing.Load()
 	return err
 }

@@ -39,6 +39,9 @@ func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanO
 	if err != nil {
 		return err
 	}
+	if parent, err = wholeParent(ctx, app, r, parent); err != nil {
+		return err
+	}
 	if parent != nil && !c.ReadAll {
 		listing, err := r.Listing(ctx, parent, "")
 		if err != nil {
@@ -72,6 +75,21 @@ func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanO
 	}
 	report(app, sink.Summary(), stats, parent, time.Since(begun))
 	return receipt.Write(r, sink.Summary().Snapshots)
+}
+
+// wholeParent returns the parent unless something of it is known to be lost.
+// Everything is then read again, and what is still as it was then heals the
+// snapshots that lost it.
+func wholeParent(ctx context.Context, app *cli.App, r *repo.Repository, parent *repo.Snapshot) (*repo.Snapshot, error) {
+	if parent == nil {
+		return nil, nil
+	}
+	lost, err := r.HasLost(ctx, parent)
+	if err != nil || !lost {
+		return parent, err
+	}
+	app.Warnf("a part of snapshot %s is known to be lost, so all files are read again", parent.ID.Short())
+	return nil, nil
 }
 
 // report says how it went, and names what was lost.
