@@ -233,16 +233,21 @@ func (k *checker) trySuspects() error {
 		k.progress("try what damaged packs hold", done, len(lists))
 		done++
 		info := infos[name]
+		bad := make(map[chunkPlace]struct{})
 		p, err := k.newPackReader(k.ctx, &info)
-		if err != nil {
-			return err
+		if err == nil {
+			err = p.some(list)
+			p.close()
+			if err != nil {
+				return err
+			}
+			bad = p.bad
+		} else {
+			for _, e := range list { // its key is not there
+				bad[chunkPlace{e.number, e.Offset}] = struct{}{}
+			}
 		}
-		err = p.some(list)
-		p.close()
-		if err != nil {
-			return err
-		}
-		k.setBad(name, p.bad)
+		k.setBad(name, bad)
 	}
 	return nil
 }
@@ -388,6 +393,9 @@ func (p *packReader) fetch(offset int64, n int) bool {
 	if err := p.k.r.store.ReadAt(p.ctx, p.name, p.buf, offset); err != nil {
 		if p.first == nil {
 			p.first = err
+		}
+		if isFailure(err) {
+			p.k.find(p.name, Damaged, err)
 		}
 		return false
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // latestKeys are the client's keys as they were read last: another process may
-// begin an epoch at any time (spec/repository.md, 10.1).
+// begin an epoch at any time (spec/repository.md, 11.1).
 type latestKeys struct {
 	keys atomic.Pointer[keyring.Keyring]
 	mu   sync.Mutex // held by whoever reads them

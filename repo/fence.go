@@ -92,7 +92,10 @@ func (r *Repository) findSlots(ctx context.Context, w *writing) error {
 // forgottenSlots moves next of sessions behind the slots whose snapshots were
 // forgotten.
 func (r *Repository) forgottenSlots(ctx context.Context, open []*writing) error {
-	return r.eachForget(ctx, func(b *forgetBody) {
+	return r.eachForget(ctx, func(b *forgetBody, err error) error {
+		if err != nil {
+			return err
+		}
 		for slots := b.Slots; len(slots) >= slotSize; slots = slots[slotSize:] {
 			for _, w := range open {
 				if bytes.Equal(slots[:16], w.client[:]) && bytes.Equal(slots[16:32], w.session[:]) {
@@ -100,6 +103,7 @@ func (r *Repository) forgottenSlots(ctx context.Context, open []*writing) error 
 				}
 			}
 		}
+		return nil
 	})
 }
 

@@ -95,25 +95,34 @@ func (r *Repository) deleteTwins(ctx context.Context, snaps []*Snapshot) error {
 	})
 }
 
-// eachForget calls fn with every forget object of this client. One that is being
-// sealed again may come twice.
-func (r *Repository) eachForget(ctx context.Context, fn func(*forgetBody)) error {
-	names := objectNames{r: r, prefix: seal.KindForget.Dir()}
-	for names.more() {
+// eachForget calls fn with every forget object of this client, or why it cannot
+// be read, one after another. One that is being sealed again may come twice.
+func (r *Repository) eachForget(ctx context.Context, fn func(*forgetBody, error) error) error {
+	var mu sync.Mutex
+	for names := (objectNames{r: r, prefix: r.forgetDir()}); names.more(); {
 		infos, err := names.next(ctx)
 		if err != nil {
-			return fmt.Errorf("list what was forgotten: %w", err)
+			return fmt.Errorf("read what was forgotten: %w", err)
 		}
+		g, gctx := errgroup.WithContext(ctx)
+		g.SetLimit(2 * r.workers())
 		for _, info := range infos {
-			b, err := r.readForget(ctx, info.Name)
-			if errors.Is(err, store.ErrNotFound) {
-				names.vanished()
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("read what was forgotten: %w", err)
-			}
-			fn(b)
+			g.Go(func() error {
+				body, err := r.readForget(gctx, info.Name)
+				if gctx.Err() != nil {
+					return context.Cause(gctx)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if errors.Is(err, store.ErrNotFound) {
+					names.vanished()
+					return nil
+				}
+				return fn(body, err)
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return fmt.Errorf("read what was forgotten: %w", err)
 		}
 	}
 	return nil
@@ -122,41 +131,20 @@ func (r *Repository) eachForget(ctx context.Context, fn func(*forgetBody)) error
 // forgottenIDs returns the ids of the snapshots that signed records say were
 // forgotten. A record that cannot be read is passed over.
 func (r *Repository) forgottenIDs(ctx context.Context) (map[format.ID]bool, error) {
-	var names []string
-	err := r.store.List(ctx, r.forgetDir(), func(info store.Info) error {
-		if _, ok := seal.ParseName(info.Name); ok {
-			names = append(names, info.Name)
+	ids := make(map[format.ID]bool)
+	err := r.eachForget(ctx, func(body *forgetBody, err error) error {
+		if err != nil {
+			r.opts.Log.Warn("a record of what was forgotten cannot be read", "error", err)
+			return nil
+		}
+		for _, id := range body.Snapshots {
+			if len(id) == len(format.ID{}) {
+				ids[format.ID(id)] = true
+			}
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read what was forgotten: %w", err)
-	}
-	var mu sync.Mutex
-	ids := make(map[format.ID]bool)
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(2 * r.workers())
-	for _, name := range names {
-		g.Go(func() error {
-			body, err := r.readForget(gctx, name)
-			if gctx.Err() != nil {
-				return context.Cause(gctx)
-			}
-			if err != nil {
-				r.opts.Log.Warn("a record of what was forgotten cannot be read", "error", err)
-				return nil
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for _, id := range body.Snapshots {
-				if len(id) == len(format.ID{}) {
-					ids[format.ID(id)] = true
-				}
-			}
-			return nil
-		})
-	}
-	return ids, g.Wait()
+	return ids, err
 }
 
 // forgetDir is where this client's records lie.

@@ -34,7 +34,7 @@ type CollectOptions struct {
 	// and out of packs that are too small; 0: no bound.
 	MaxRepack int64
 	// Reseal moves everything that is sealed under an earlier epoch than the
-	// current one (spec/repository.md, section 10).
+	// current one (spec/repository.md, section 11).
 	Reseal bool
 	// MaxReseal bounds the bytes that Reseal copies out of packs in one
 	// collection, but for one pack; 0: no bound.
@@ -392,7 +392,30 @@ func (c *survey) mark() error {
 	c.marks = c.cache.NewMarks(c.rank)
 	c.sum.Missing = 0
 	var missing atomic.Uint64
-	walker := c.marker(func(format.ID) { missing.Add(1) })
+	// What is known to be lost needs nothing any more, and keeps nobody waiting.
+	lost, err := c.r.knownLost(c.ctx)
+	if err != nil {
+		return err
+	}
+	lostData := make(map[seal.Label]bool)
+	for chunk := range lost {
+		if chunk.kind == seal.ChunkData {
+			lostData[c.r.label.LabelOf(chunk.kind, chunk.id)] = true
+		}
+	}
+	walker, batch := c.marker(func(label seal.Label) {
+		if !lostData[label] {
+			missing.Add(1)
+		}
+	})
+	if len(lost) > 0 {
+		walker.Failed = func(err error) error {
+			if lost.isPartOf(err) {
+				return nil
+			}
+			return err
+		}
+	}
 	for i := range c.snaps {
 		c.progress("mark what snapshots need", i, len(c.snaps))
 		s := c.snaps[len(c.snaps)-1-i]
@@ -400,8 +423,9 @@ func (c *survey) mark() error {
 			return fmt.Errorf("what snapshot %s needs is not known: %w", s.ID, err)
 		}
 	}
+	err = batch.Flush()
 	c.sum.Missing = missing.Load()
-	return nil
+	return err
 }
 
 // mark marks what is needed of what a collection must leave.
@@ -438,25 +462,20 @@ func (c *collector) markPartials() error {
 	})
 }
 
-// marker walks listings and marks what they need; a node that is marked already
-// is not read again. missing is called with chunks of content that have no place,
-// from several goroutines.
-func (c *survey) marker(missing func(id format.ID)) tree.Walker {
+// marker walks listings and marks what they need, chunks of content when the
+// batch is flushed; a node that is marked already is not read again. missing is
+// called with chunks of content that have no place, from several goroutines.
+func (c *survey) marker(missing func(seal.Label)) (tree.Walker, *index.Batch) {
 	label := c.r.label
+	batch := c.marks.NewBatch(missing)
 	return tree.Walker{
 		Parallel: c.r.workers(),
 		Enter: func(id format.ID) (bool, error) {
 			fresh, found, err := c.marks.Mark(label.LabelOf(seal.ChunkMeta, id))
 			return fresh || !found, err // what is not found fails when it is read
 		},
-		Chunk: func(id format.ID, _ uint64) error {
-			_, found, err := c.marks.Mark(label.LabelOf(seal.ChunkData, id))
-			if err == nil && !found {
-				missing(id)
-			}
-			return err
-		},
-	}
+		Chunk: func(id format.ID, _ uint64) error { return batch.Mark(label.LabelOf(seal.ChunkData, id)) },
+	}, batch
 }
 
 // measure sums up the marks by packs.

@@ -18,8 +18,8 @@ const (
 	// that slept through its deletion could list it in an index once more.
 	goneMax = 400 * 24 * time.Hour
 	// indexEntriesMax is how many chunks one index lists, where several are
-	// joined: 58 MB.
-	indexEntriesMax = 2 << 20
+	// joined: 8 MB, and some times that in memory while it is made.
+	indexEntriesMax = 1 << 18
 	// indexSmall is the size of an index body below which it is joined with
 	// others, if there are more than indexesMax indexes.
 	indexSmall = 1 << 20

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,7 +15,7 @@ import (
 )
 
 // resealRest moves to the current epoch what is not in packs, and counts what is
-// left under earlier ones (spec/repository.md, section 10). Packs were copied and
+// left under earlier ones (spec/repository.md, section 11). Packs were copied and
 // condemned like any that are repacked. Indexes and plans come when no pack of
 // an earlier epoch is left: until then they change anyway.
 func (c *collector) resealRest() error {
@@ -27,6 +26,12 @@ func (c *collector) resealRest() error {
 		return err
 	}
 	if err := c.resealSigned(seal.KindForget); err != nil {
+		return err
+	}
+	if err := c.resealSigned(seal.KindDamage); err != nil {
+		return err
+	}
+	if err := c.dropOldPartials(); err != nil {
 		return err
 	}
 	if err := c.countOld(); err != nil || c.sum.OldPacks.Packs > 0 || c.sum.OldObjects == 0 {
@@ -86,7 +91,9 @@ func (c *collector) countOld() error {
 	for _, info := range old {
 		c.sum.OldPacks.add(info.Size)
 	}
-	for _, kind := range []seal.Kind{seal.KindIndex, seal.KindSnapshot, seal.KindSession, seal.KindPlan, seal.KindForget} {
+	for _, kind := range []seal.Kind{
+		seal.KindIndex, seal.KindSnapshot, seal.KindSession, seal.KindPlan, seal.KindForget, seal.KindPartial, seal.KindDamage,
+	} {
 		old, err := c.listOld(kind)
 		if err != nil {
 			return err
@@ -133,7 +140,7 @@ func (c *collector) old(infos []store.Info) ([]store.Info, error) {
 	return kept, err
 }
 
-// resealSigned seals snapshots or forget objects again, each under a name that
+// resealSigned seals snapshots, forget objects or lists of damage again, each under a name that
 // says the epoch, before the old one is deleted. Snapshots of sessions that are
 // open stay: whoever expires a session takes the slot behind its last.
 func (c *collector) resealSigned(kind seal.Kind) error {
@@ -171,6 +178,21 @@ func (c *collector) resealSigned(kind seal.Kind) error {
 		})
 	}
 	return g.Wait()
+}
+
+// dropOldPartials deletes the notes of unfinished imports under earlier epochs:
+// what they name is sent again if it should be wanted.
+func (c *collector) dropOldPartials() error {
+	infos, err := c.listOld(seal.KindPartial)
+	if err != nil {
+		return err
+	}
+	for _, info := range infos {
+		if err := c.r.store.Delete(c.ctx, info.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("remove the note of an unfinished import: %w", err)
+		}
+	}
+	return nil
 }
 
 // resealOne moves one snapshot or forget object to the current epoch.
@@ -225,11 +247,8 @@ func (r *Repository) checkTwin(ctx context.Context, twin seal.Name, want []byte)
 // dropIfForgotten deletes what was sealed again while it was being forgotten:
 // whoever forgot it has deleted the object that there was, and knew of no other.
 func (r *Repository) dropIfForgotten(ctx context.Context, twin seal.Name, id format.ID) error {
-	forgotten := false
-	err := r.eachForget(ctx, func(b *forgetBody) {
-		forgotten = forgotten || slices.ContainsFunc(b.Snapshots, func(s []byte) bool { return bytes.Equal(s, id[:]) })
-	})
-	if err != nil || !forgotten {
+	forgotten, err := r.forgottenIDs(ctx)
+	if err != nil || !forgotten[id] {
 		return err
 	}
 	if err := r.store.Delete(ctx, twin.String()); err != nil && !errors.Is(err, store.ErrNotFound) {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo/internal/mp"
 	"github.com/bk-backup/bk/repo/keyring"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
@@ -229,6 +230,11 @@ func resealable(t testing.TB) (*mem.Store, model, []facts) {
 	mustCollect(t, st, CollectOptions{Grace: time.Hour, MaxUnused: -1})
 	clock.move(2 * time.Hour)
 	mustCollect(t, st, CollectOptions{Grace: time.Hour, MaxUnused: -1}) // voids, gone
+	r := mustOpen(t, st)
+	note := seal.Name{Kind: seal.KindPartial, Client: r.keys.Client(), Session: seal.SessionID{1}}
+	if err := r.createObject(t.Context(), note.String(), note.Kind, mp.Encode(&partialBody{Snapshot: make([]byte, 32)})); err != nil {
+		t.Fatal(err)
+	}
 	rotate(t, st)
 	if n := len(objects(t, st, "snapshots/")); n < 3 {
 		t.Fatalf("%d snapshot objects: there is no void among them", n)
@@ -336,4 +342,39 @@ func (h *callHook) Create(ctx context.Context, name string, data []byte) error {
 func (h *callHook) Delete(ctx context.Context, name string) error {
 	h.step()
 	return h.Store.Delete(ctx, name)
+}
+
+// TestResealIsNoRollback: what this machine saw before is there, under other
+// names.
+func TestResealIsNoRollback(t *testing.T) {
+	st, _, want := resealable(t)
+	dir := t.TempDir()
+	open := func() *Repository {
+		secrets := keyring.Secrets{Passphrase: func(context.Context) (string, error) { return "p", nil }}
+		r, err := Open(t.Context(), st, secrets, Options{CacheDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+		return r
+	}
+	relist(t, open())
+	for range 2 {
+		if err := reseal(st); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if diff := cmp.Diff(want, factsOf(relist(t, open()))); diff != "" {
+				t.Fatal(diff)
+			}
+		}
+		rotate(t, st)
+	}
+	checked, err := open().Check(t.Context(), CheckOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range checked.Findings {
+		t.Errorf("%s: %s %v", f.Object, f.What, f.Err)
+	}
 }

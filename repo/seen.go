@@ -162,10 +162,11 @@ func (r *Repository) sawForget(name string) {
 	}
 }
 
-func headOf(s *Snapshot) seenHead { return seenHead{slotOf(s.objectName()), s.Sequence, s.ID} }
+// headOf names a snapshot by its slot, which stays when it is sealed again.
+func headOf(s *Snapshot) seenHead { return seenHead{s.slot().String(), s.Sequence, s.ID} }
 
-// slotOf is the name that an object had before it was sealed again.
-func slotOf(object string) string {
+// slotName is the name that an object had before it was sealed again.
+func slotName(object string) string {
 	name, ok := seal.ParseName(object)
 	if !ok {
 		return object
@@ -183,7 +184,7 @@ func (r *Repository) compareSeen(ctx context.Context, was *seen, infos []store.I
 	}
 	there := make(map[string]bool, len(infos))
 	for _, info := range infos {
-		there[slotOf(info.Name)] = true
+		there[slotName(info.Name)] = true
 	}
 	is := &seen{}
 	for _, s := range list {
@@ -196,16 +197,16 @@ func (r *Repository) compareSeen(ctx context.Context, was *seen, infos []store.I
 	}
 	var hidden []Damage
 	forgetThere := was.forget == ""
-	err := r.store.List(ctx, r.forgetDir(), func(info store.Info) error {
-		if _, ok := seal.ParseName(info.Name); ok {
-			slot := slotOf(info.Name)
-			is.forget = max(is.forget, slot)
-			forgetThere = forgetThere || slot == was.forget
+	for names := (objectNames{r: r, prefix: r.forgetDir()}); names.more(); {
+		infos, err := names.next(ctx)
+		if err != nil {
+			return nil, err
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
+		for _, info := range infos {
+			name := slotName(info.Name)
+			is.forget = max(is.forget, name)
+			forgetThere = forgetThere || name == was.forget
+		}
 	}
 	if !forgetThere {
 		hidden = append(hidden, Damage{was.forget, ErrRolledBack})
@@ -219,6 +220,7 @@ func (r *Repository) compareSeen(ctx context.Context, was *seen, infos []store.I
 			continue
 		}
 		if forgotten == nil {
+			var err error
 			if forgotten, err = r.forgottenIDs(ctx); err != nil {
 				return nil, err
 			}

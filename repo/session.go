@@ -34,6 +34,7 @@ type session struct {
 	proven       map[format.ID]bool             // roots of which nothing is condemned
 	plansVersion int                            // of the plans that the session has taken note of
 	wary         bool                           // a plan came after the session began
+	lost         lostSet                        // chunks that were beyond help when the session began
 }
 
 // listedSnapshot is a snapshot that a session may take a listing from.
@@ -105,6 +106,11 @@ func (s *session) announce(ctx context.Context) error {
 	}
 	if err := r.refreshIndex(ctx, nil); err != nil {
 		return fmt.Errorf("read the index of %s: %w", r.store, err)
+	}
+	if s.lost == nil {
+		if s.lost, err = r.knownLost(ctx); err != nil {
+			return err
+		}
 	}
 	adopt := r.recovery.indexDamaged.Load()
 	if !adopt {

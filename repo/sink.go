@@ -202,6 +202,11 @@ func (s *Sink) write(rec format.Record) error {
 		return nil
 	case *format.End:
 		s.ended = true
+		// Content that came with a snapshot which is held already may have been
+		// lost before, so it is kept.
+		if err := s.session.flush(s.ctx); err != nil {
+			return errors.Join(err, s.session.end())
+		}
 		return s.session.end()
 	}
 	if s.cur == nil {

@@ -175,8 +175,8 @@ func unreadable(damage []Damage) error {
 // List returns the client's snapshots, oldest first; those of other clients are
 // passed over. Objects that cannot be opened are left out and returned as damage.
 // So are, with ErrRolledBack, those that were there when this machine looked last
-// and are neither there nor forgotten now: storage went back (seen.go).
-// A snapshot that is being sealed again may have two objects; it comes once.
+// and are neither there nor forgotten now: storage went back (seen.go). A snapshot
+// that is being sealed again may have two objects; it comes once.
 func (r *Repository) List(ctx context.Context) ([]*Snapshot, []Damage, error) {
 	seen := r.loadSeen()
 	var all []store.Info

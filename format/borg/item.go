@@ -98,8 +98,9 @@ type itemHead struct {
 	pathIsHere bool
 }
 
-// itemSizeMax is the most bytes of one packed item.
-const itemSizeMax = 64 << 20
+// itemSizeMax is the most bytes of one packed item, most of which are the 40 or
+// so of each chunk.
+const itemSizeMax = 256 << 20
 
 // parseHead reads the next item as far as an itemHead needs it. What it returns
 // shares the unpacker's memory.

@@ -38,6 +38,10 @@ type keyBlob struct {
 // errPassphrase says that a key does not open.
 var errPassphrase = errors.New("the passphrase does not fit")
 
+// KeyFileHead returns the first line of the key file of a repository, whose id
+// is in hexadecimal.
+func KeyFileHead(repository string) string { return keyFileHead + repository }
+
 // parseKeyFile divides a key file into the id of its repository and the key.
 func parseKeyFile(b []byte) (repository [32]byte, blob *keyBlob, err error) {
 	head, rest, _ := strings.Cut(string(b), "\n")

@@ -151,7 +151,7 @@ func decompress(c codec, b []byte, sizeMax int) ([]byte, error) {
 		if size == sizeMax {
 			return nil, fmt.Errorf("%s: %w: %w", c, err, ErrDamaged)
 		}
-		size = min(8*size, sizeMax)
+		size = min(max(8*size, 64<<10), sizeMax)
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 // has no keys.
 type Options struct {
 	// Passphrase is called once, when it is known that there is a repository with
-	// keys. The empty passphrase is one, too.
+	// keys that the empty passphrase does not open.
 	Passphrase func(ctx context.Context) (string, error)
 	// KeyFile returns the content of the key file of a repository, which modes
 	// need that do not keep their keys in it.
@@ -28,6 +28,9 @@ type Options struct {
 	// Archives, if set, chooses archives by their names. Otherwise all count but
 	// for checkpoints, which interrupted backups leave behind.
 	Archives func(name string) bool
+	// OnError, if set, is called for every archive that Snapshots cannot read and
+	// leaves out; nil logs them.
+	OnError func(archive string, err error)
 	// Log gets a line for what is damaged but not needed so far; nil discards.
 	Log *slog.Logger
 	// Workers is how many reads of the storage go on at a time: 0 means one and
@@ -36,6 +39,8 @@ type Options struct {
 	// TempDir is where temporary files are made; "" means where the system does.
 	// They have no names, and hold metadata that is not encrypted.
 	TempDir string
+
+	keys *keys // of tests, which open one repository again and again
 }
 
 // Repository is a borg repository that was opened for reading. It implements
@@ -46,6 +51,7 @@ type Repository struct {
 	workers  int
 	tempDir  string
 	chosen   func(name string) bool
+	onError  func(archive string, err error)
 	config   *config
 	segments []segment // up to the last commit, ascending
 	keys     *keys
@@ -79,7 +85,7 @@ func Open(ctx context.Context, st store.Reader, opts Options) (*Repository, erro
 
 func newRepository(st store.Reader, opts Options) *Repository {
 	r := &Repository{
-		store: st, log: opts.Log, workers: opts.Workers, tempDir: opts.TempDir, chosen: opts.Archives,
+		store: st, log: opts.Log, workers: opts.Workers, tempDir: opts.TempDir, chosen: opts.Archives, onError: opts.OnError,
 		metas: make(map[objectID]*archive),
 	}
 	if r.log == nil {
@@ -115,7 +121,10 @@ func (r *Repository) open(ctx context.Context, opts Options) error {
 	if len(object) == 0 {
 		return fmt.Errorf("the manifest in %s of %s is empty: %w", r.where(at), r, ErrDamaged)
 	}
-	if r.keys, err = r.findKeys(ctx, mode(object[0]), opts); err != nil {
+	if r.keys = opts.keys; r.keys == nil {
+		r.keys, err = r.findKeys(ctx, mode(object[0]), opts)
+	}
+	if err != nil {
 		return err
 	}
 	if err := r.openManifest(object); err != nil {
@@ -142,6 +151,9 @@ func (r *Repository) listSegments(ctx context.Context) error {
 	for ; len(r.segments) > 0; r.segments = r.segments[:len(r.segments)-1] {
 		last := r.segments[len(r.segments)-1]
 		if last.size < int64(segmentMagicSize+len(commitEntry)) {
+			if err := r.neverCommitted(ctx, last.number); err != nil {
+				return err
+			}
 			continue
 		}
 		tail := make([]byte, len(commitEntry))
@@ -151,8 +163,25 @@ func (r *Repository) listSegments(ctx context.Context) error {
 		if string(tail) == string(commitEntry) {
 			return nil
 		}
+		if err := r.neverCommitted(ctx, last.number); err != nil {
+			return err
+		}
 	}
 	return fmt.Errorf("%s has no segment in data/ that ends with a commit: %w", r.store, ErrDamaged)
+}
+
+// neverCommitted fails if there is an index for a segment that does not end with
+// a commit: then it had one. The repository is not to be taken for an older one.
+func (r *Repository) neverCommitted(ctx context.Context, number uint32) error {
+	name := fmt.Sprintf("index.%d", number)
+	_, err := r.store.Stat(ctx, name)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for %s in %s: %w", name, r, err)
+	}
+	return fmt.Errorf("%s of %s does not end with the commit for which there is %s: %w", r.segmentName(number), r, name, ErrDamaged)
 }
 
 // openLocator opens the index that borg keeps of the last commit, or makes one.
@@ -208,14 +237,7 @@ func (r *Repository) findKeys(ctx context.Context, m mode, opts Options) (*keys,
 	if err != nil {
 		return nil, fmt.Errorf("read the key in %s: %w", where, err)
 	}
-	if opts.Passphrase == nil {
-		return nil, fmt.Errorf("open the key in %s: there is no passphrase: %w", where, ErrWrongPassphrase)
-	}
-	passphrase, err := opts.Passphrase(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ks, err := blob.open(passphrase, m)
+	ks, err := openKey(ctx, blob, m, opts)
 	switch {
 	case errors.Is(err, errPassphrase):
 		return nil, fmt.Errorf("open the key in %s: %w", where, ErrWrongPassphrase)
@@ -225,6 +247,19 @@ func (r *Repository) findKeys(ctx context.Context, m mode, opts Options) (*keys,
 		return nil, fmt.Errorf("open the key in %s: it is that of the repository %x: %w", where, ks.repository, ErrDamaged)
 	}
 	return ks, nil
+}
+
+// openKey opens a key, as borg does first without a passphrase.
+func openKey(ctx context.Context, blob *keyBlob, m mode, opts Options) (*keys, error) {
+	ks, err := blob.open("", m)
+	if !errors.Is(err, errPassphrase) || opts.Passphrase == nil {
+		return ks, err
+	}
+	passphrase, err := opts.Passphrase(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return blob.open(passphrase, m)
 }
 
 func (r *Repository) keyFile(ctx context.Context, opts Options) (*keyBlob, error) {

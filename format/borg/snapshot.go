@@ -14,6 +14,7 @@ import (
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/internal/loss"
+	"github.com/bk-backup/bk/format/internal/spill"
 )
 
 // archive is what is known of an archive.
@@ -23,20 +24,28 @@ type archive struct {
 	name       string
 	checkpoint bool
 	losses     loss.Counts // what of its record the stream cannot hold
+	groups     []spill.Key // names of its hard links, if bk-import wrote it
+	ownCuts    bool        // its files were cut as borg does by default
+	imported   format.ID   // under which it came, if bk-import wrote it
+	changed    bool        // borg recreate has made something else of that since
 }
 
 // checkpointName is what borg calls archives of backups that did not finish.
 var checkpointName = regexp.MustCompile(`\.checkpoint(\.[0-9]+)?$`)
 
-// Snapshots implements format.System. An archive that cannot be read is logged
-// and left out.
+// Snapshots implements format.System. An archive that cannot be read is given to
+// Options.OnError and left out.
 func (r *Repository) Snapshots(ctx context.Context) ([]*format.Snapshot, error) {
 	list, damage, err := r.list(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, d := range damage {
-		r.log.Warn("an archive cannot be read", "error", d)
+		if r.onError != nil {
+			r.onError(d.name, d.err)
+		} else {
+			r.log.Warn("an archive cannot be read", "error", d)
+		}
 	}
 	out := make([]*format.Snapshot, len(list))
 	for i, a := range list {
@@ -55,15 +64,18 @@ func (r *Repository) wanted(name string) bool {
 
 // list returns all archives that count, oldest first, and why those that are
 // missing are.
-func (r *Repository) list(ctx context.Context) (list []*archive, damage []error, err error) {
+func (r *Repository) list(ctx context.Context) (list []*archive, damage []*archiveError, err error) {
 	refs := slices.DeleteFunc(slices.Clone(r.archives), func(ref archiveRef) bool { return !r.wanted(ref.name) })
 	list = make([]*archive, len(refs))
-	failed := make([]error, len(refs))
+	failed := make([]*archiveError, len(refs))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.workers)
 	for i := range refs {
 		g.Go(func() error {
-			list[i], failed[i] = r.archive(gctx, &refs[i])
+			a, err := r.archive(gctx, &refs[i])
+			if list[i] = a; err != nil {
+				failed[i] = &archiveError{refs[i].name, err}
+			}
 			return gctx.Err()
 		})
 	}
@@ -71,18 +83,33 @@ func (r *Repository) list(ctx context.Context) (list []*archive, damage []error,
 		return nil, nil, err
 	}
 	list = slices.DeleteFunc(list, func(a *archive) bool { return a == nil })
-	failed = slices.DeleteFunc(failed, func(err error) bool { return err == nil })
+	failed = slices.DeleteFunc(failed, func(err *archiveError) bool { return err == nil })
 	slices.SortFunc(list, func(a, b *archive) int {
 		return cmp.Or(a.record.Time.Compare(*b.record.Time), cmp.Compare(a.name, b.name))
 	})
 	return list, failed, nil
 }
 
+// archiveError says why an archive cannot be read.
+type archiveError struct {
+	name string
+	err  error
+}
+
+func (e *archiveError) Error() string { return fmt.Sprintf("archive %q: %v", e.name, e.err) }
+
+// Unwrap returns the cause.
+func (e *archiveError) Unwrap() error { return e.err }
+
 // snapshot finds an archive by its id.
 func (r *Repository) snapshot(ctx context.Context, id format.ID) (*archive, error) {
 	for i := range r.archives {
 		if ref := &r.archives[i]; format.ID(ref.id) == id && r.wanted(ref.name) {
-			return r.archive(ctx, ref)
+			a, err := r.archive(ctx, ref)
+			if err != nil {
+				return nil, &archiveError{ref.name, err}
+			}
+			return a, nil
 		}
 	}
 	return nil, fmt.Errorf("%s has no archive %s: %w", r, id, ErrMissing)
@@ -101,7 +128,7 @@ func (r *Repository) archive(ctx context.Context, ref *archiveRef) (*archive, er
 		a, err = r.parseArchive(ref, plain)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("archive %q: %w", ref.name, err)
+		return nil, err
 	}
 	r.mu.Lock()
 	r.metas[ref.id] = a
@@ -143,7 +170,28 @@ func (r *Repository) parseArchive(ref *archiveRef, plain []byte) (*archive, erro
 		a.record.Tags = []string{name}
 	}
 	a.record.Roots = roots(m.cmdline)
+	a.ownCuts = slices.Equal(m.chunkerParams, borgParams)
+	if own := recordOf(m.cmdline); own != nil {
+		a.imported, a.changed = own.ID, len(m.recreateCmdline) > 0
+		if !a.changed {
+			r.restore(a.record, own, m)
+			a.groups = groupsOf(m.cmdline)
+		}
+	}
 	return a, nil
+}
+
+// restore gives a snapshot that bk-import wrote the record that it came with.
+// What borg can have changed since is as borg has it.
+func (r *Repository) restore(record, own *format.Snapshot, m *archiveMeta) {
+	record.Roots, record.Tags, record.Extra = own.Roots, own.Tags, own.Extra
+	if own.Time == nil || borgTime(*own.Time) == m.time {
+		record.Time = cmp.Or(own.Time, record.Time)
+	}
+	if own.Origin != nil {
+		record.Origin = own.Origin
+	}
+	record.Via = append(own.Via, format.Via{Stage: viaBorg(r.config.id), From: own.ID})
 }
 
 // optionsWithValue are those of borg create that take the next argument with

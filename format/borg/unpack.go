@@ -12,9 +12,10 @@ const depthMax = 16
 // text and bytes are one type. The newer types of bytes are accepted, too. The
 // first error stays.
 type unpacker struct {
-	b   []byte
-	i   int
-	err error
+	b     []byte
+	i     int
+	err   error
+	short bool // it failed because the bytes end too early
 }
 
 // fail notes the first error.
@@ -26,7 +27,10 @@ func (u *unpacker) fail(text string, args ...any) {
 }
 
 // cut notes that the bytes end too early.
-func (u *unpacker) cut() { u.fail("it is cut off") }
+func (u *unpacker) cut() {
+	u.short = u.short || u.err == nil
+	u.fail("it is cut off")
+}
 
 // need returns the next n bytes and goes on behind them.
 func (u *unpacker) need(n int) []byte {
@@ -217,11 +221,14 @@ func (u *unpacker) uint(most uint64) uint64 {
 // bool reads true or false.
 func (u *unpacker) bool() bool {
 	c := u.peek()
-	if c != 0xc2 && c != 0xc3 {
+	switch {
+	case c == 0xc2 || c == 0xc3:
+		u.i++
+	case u.i >= len(u.b):
+		u.cut()
+	default:
 		u.fail("%#x is not a truth value", c)
-		return false
 	}
-	u.i++
 	return c == 0xc3
 }
 

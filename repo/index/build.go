@@ -245,7 +245,9 @@ func (c *cursor) next() (bool, error) {
 		return false, err
 	}
 	copy(c.rec[:], c.run.records[c.at*recordSize:])
-	c.at++
+	if c.at++; c.at%scanResident == 0 {
+		c.run.giveBack()
+	}
 	number := binary.LittleEndian.Uint32(c.rec[20:])
 	if int(number) >= len(c.packs) {
 		return false, fmt.Errorf("%s: record of a pack it does not list: %w", c.run.path, ErrDamaged)

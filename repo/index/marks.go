@@ -1,9 +1,12 @@
 package index
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/bk-backup/bk/repo/pack"
@@ -101,6 +104,61 @@ func (m *Marks) best(label seal.Label) (best int, at uint64, err error) {
 		}
 	}
 	return best, at, nil
+}
+
+// batchMax is how many labels a Batch gathers: 5 MiB.
+const batchMax = 1 << 18
+
+// Batch marks chunks in the order of their labels, many at a time, so that runs
+// are walked through and not jumped about in. It is safe for concurrent use.
+type Batch struct {
+	marks   *Marks
+	missing func(seal.Label)
+	mu      sync.Mutex
+	labels  []seal.Label
+}
+
+// NewBatch returns a batch. missing is called, perhaps from several goroutines,
+// with chunks that have no place.
+func (m *Marks) NewBatch(missing func(seal.Label)) *Batch {
+	return &Batch{marks: m, missing: missing}
+}
+
+// Mark marks a chunk, when the batch is full or flushed.
+func (b *Batch) Mark(label seal.Label) error {
+	b.mu.Lock()
+	b.labels = append(b.labels, label)
+	if len(b.labels) < batchMax {
+		b.mu.Unlock()
+		return nil
+	}
+	full := b.labels
+	b.labels = make([]seal.Label, 0, batchMax)
+	b.mu.Unlock()
+	return b.markAll(full)
+}
+
+// Flush marks what was gathered.
+func (b *Batch) Flush() error {
+	b.mu.Lock()
+	rest := b.labels
+	b.labels = nil
+	b.mu.Unlock()
+	return b.markAll(rest)
+}
+
+func (b *Batch) markAll(labels []seal.Label) error {
+	slices.SortFunc(labels, func(x, y seal.Label) int { return bytes.Compare(x[:], y[:]) })
+	for _, label := range slices.Compact(labels) {
+		_, found, err := b.marks.Mark(label)
+		if err != nil {
+			return err
+		}
+		if !found {
+			b.missing(label)
+		}
+	}
+	return nil
 }
 
 // MarkedIn reports whether the place of a chunk in a pack is marked.

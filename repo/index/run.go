@@ -67,6 +67,27 @@ type Run struct {
 	records []byte
 	sums    []byte
 	checked []atomic.Uint32 // a bit for each block whose sum was compared
+	lookups atomic.Uint32   // for giveBack
+}
+
+const (
+	// residentMin is the size of a run from which on pages that were looked at
+	// are given back, so that the memory a process takes does not grow with the
+	// repository. They stay in the system's cache.
+	residentMin = 32 << 20
+	// lookupsResident is after how many lookups: each makes up to 64 KiB
+	// resident, since the system maps pages around the one that it needs.
+	lookupsResident = 512
+	// scanResident is after how many records of a scan.
+	scanResident = (16 << 20) / recordSize
+)
+
+// giveBack takes the pages of a large run out of the process's memory.
+func (r *Run) giveBack() {
+	if len(r.file) >= residentMin {
+		// A failure costs memory and nothing else.
+		_ = unix.Madvise(r.file, unix.MADV_DONTNEED)
+	}
 }
 
 // OpenRun maps the run at path and checks all of it but the records, whose
@@ -244,6 +265,9 @@ func (r *Run) find(label seal.Label, fn func(number uint64, loc Location) bool) 
 	if lo >= hi {
 		return nil
 	}
+	if r.lookups.Add(1)%lookupsResident == 0 {
+		r.giveBack()
+	}
 	if err := r.verify(lo, hi); err != nil {
 		return err
 	}
@@ -302,6 +326,10 @@ func (r *Run) All(fn func(label seal.Label, loc Location) error) error {
 				return err
 			}
 		}
+		if lo%(scanResident/step*step) == 0 {
+			r.giveBack()
+		}
 	}
+	r.giveBack()
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 
 // AddEpoch gives a group a new epoch, under which everything is sealed from then
 // on, and returns its number. Its label and split keys stay: chunks are found
-// and files are cut as before (spec/repository.md, 10). Every credential opens
+// and files are cut as before (spec/repository.md, 11). Every credential opens
 // as before; [Editor.Revoke] is for keys that somebody else may have.
 func (e *Editor) AddEpoch(ctx context.Context, group seal.GroupID) (uint32, error) {
 	number := uint32(0)

@@ -153,7 +153,7 @@ def public_key(seed):
 def verified(plain, public, context):
     """The body of a signed object whose signature is right."""
     value = decode(plain)
-    must(type(value) is list and len(value) == 2, "not a signed body")
+    must(type(value) is list and len(value) in (2, 3), "not a signed body")  # 3: it was sealed again
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(value[1], context + value[0])
     except InvalidSignature:
@@ -168,6 +168,8 @@ def open_snapshot(plain, public, name, repository):
     signed = verified(plain, public, b"bk snapshot 1\0")
     body = decode(signed)
     own = "snapshots/%s/%s-%d" % (body["client"].hex(), body["session"].hex(), body["number"])
-    must(body["repository"] == repository and own == name, "it belongs to " + own)
+    resealed = name[len(own) :] if name.startswith(own + "-") else ""
+    must(body["repository"] == repository and own + resealed == name, "it belongs to " + own)
+    must(not resealed or len(decode(plain)) == 3, "it does not say when it was received")
     must(is_id(body["root"]) and type(body["snapshot"]) is dict, "body")
     return dict(body, id=hashlib.sha256(signed).digest())

@@ -90,7 +90,7 @@ def check_header(header):
     version, kind, suite, zero, epoch = struct.unpack_from(">BBBBI", header, 8)
     if version != 1 or kind not in range(1, 12) or suite not in (1, 2):
         raise ValueError(f"version {version}, kind {kind}, suite {suite}: a newer program is needed")
-    must(zero == 0 and (epoch > 0) == (kind >= DATA_PACK), "header")
+    must(zero == 0 and ((epoch > 0) == (kind >= DATA_PACK) or kind == SNAPSHOT), "header")  # a void has epoch 0
     must(kind != CONFIG or not any(header[48:64] + header[96:128]), "header of a config")
 
 

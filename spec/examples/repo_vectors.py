@@ -92,14 +92,14 @@ def loader_of(v):
 
 
 def check_signed(load):
-    for v in load("snapshots.json"):
+    for v in load("snapshots.json") + [v for v in load("epochs.json") if v["name"].startswith("snapshots/")]:
         plain = objects.open_object(h(v["epoch_key"]), h(v["object"]), objects.SNAPSHOT)
         read = lambda: listings.open_snapshot(plain, h(v["public_key"]), v["name"], h(v["repository"]))
         if "refused" in v:
             refused(v["refused"], read)
         else:
             assert read() is None if v.get("void") else read()["id"] == h(v["id"])
-    for v in load("forgets.json"):
+    for v in load("forgets.json") + [v for v in load("epochs.json") if v["name"].startswith("forgets/")]:
         plain = objects.open_object(h(v["epoch_key"]), h(v["object"]), objects.FORGET)
         assert listings.verified(plain, h(v["public_key"]), b"bk forget 1\0") == h(v["body"])
     for v in load("sessions.json"):
@@ -107,9 +107,27 @@ def check_signed(load):
         assert listings.decode(plain)["client"] == h(v["client"])
 
 
+def receipt(text):
+    """The parts of a receipt: what repository, client and id begin with, and the sequence."""
+    head, _, check = text.rpartition("-")
+    magic, repository, client, sequence, snapshot = (head + "----").split("-")[:5]
+    parts = [h(x) if len(x) == n and set(x) <= set("0123456789abcdef") else None for x, n in ((repository, 8), (client, 8), (snapshot, 20))]
+    if magic != "bk1" or None in parts or not sequence.isdigit() or str(int(sequence)) != sequence or hashlib.sha256(head.encode()).hexdigest()[:4] != check:
+        raise objects.Damaged("this is not a receipt")
+    return parts[0], parts[1], int(sequence), parts[2]
+
+
+def check_receipts(load):
+    for v in load("receipts.json"):
+        if "refused" in v:
+            refused(v["refused"], lambda: receipt(v["text"]))
+        else:
+            assert receipt(v["text"]) == (h(v["repository"]), h(v["client"]), v["sequence"], h(v["id"])), v
+
+
 def main(directory):
     load = lambda name: json.loads((directory / name).read_text())
-    for check in (check_objects, check_packs, check_keyring, check_listings, check_signed):
+    for check in (check_objects, check_packs, check_keyring, check_listings, check_signed, check_receipts):
         check(load)
     print("all vectors are as they should be")
 

@@ -26,7 +26,7 @@ import repo_listings as listings
 import repo_objects as objects
 from repo_objects import Damaged, WrongKey, must
 
-SLOT = re.compile("[0-9a-f]{32}-(0|[1-9][0-9]*)")
+SLOT = re.compile("[0-9a-f]{32}-(0|[1-9][0-9]*)(-([2-9]|[1-9][0-9]+))?")  # with an epoch if it was sealed again
 SUM = re.compile("[0-9a-f]{64}")
 ID = re.compile("[0-9a-f]{32}")
 NODES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO, "socket": stat.S_IFSOCK}
@@ -51,11 +51,7 @@ class Repository:
         self.id, features = header[16:48], listings.decode(content).get("features_read")
         if features:
             raise ValueError("to read this repository one must know %s" % features)
-        self.client, client_key = self.unlock(passphrase)
-        folder = "clients/" + self.client.hex()
-        number = self.last(folder)
-        keys = listings.decode(self.open("%s/%s" % (folder, number), objects.CLIENT, client_key, self.client))
-        must((keys["client"], keys["generation"]) == (self.client, number), "the client chunk belongs under another name")
+        self.client, keys = self.unlock(passphrase)
         (self.own,) = [group for group in keys["groups"] if group.get("own")]
         self.epochs, self.public = dict(self.own["epochs"]), listings.public_key(keys["sign"])
         self.places, self.packs = {}, {}
@@ -77,10 +73,18 @@ class Repository:
             stored = self.read(name)
             try:
                 if stored[16:48] == self.id:  # others were left by somebody who did not finish
-                    return objects.open_credential(passphrase, stored)
-            except WrongKey:
+                    client, client_key = objects.open_credential(passphrase, stored)
+                    return client, self.client_chunk(client, client_key)
+            except WrongKey:  # also if the client has another client key by now
                 continue
         raise WrongKey("no credential opens with this passphrase")
+
+    def client_chunk(self, client, client_key):
+        folder = "clients/" + client.hex()
+        number = self.last(folder)
+        keys = listings.decode(self.open("%s/%s" % (folder, number), objects.CLIENT, client_key, client))
+        must((keys["client"], keys["generation"]) == (client, number), "the client chunk belongs under another name")
+        return keys
 
     def open(self, name, kind, secret=None, owner=None):
         """The body of an object of the client or, without a secret, of the own group; None for one of another group."""
@@ -89,7 +93,10 @@ class Repository:
         must(header[16:48] == self.id and owner in (None, header[48:64]), name + " is of another repository or client")
         if secret is None and header[48:64] != self.own["id"]:
             return None
-        return objects.open_object(secret or self.epochs[int.from_bytes(header[12:16], "big")], stored, kind, name)
+        epoch = int.from_bytes(header[12:16], "big")
+        body = objects.open_object(secret or (self.epochs[epoch] if epoch else self.own["label"]), stored, kind, name)
+        must(secret or epoch or listings.decode(body) == ["void"], name + " is sealed as a void and is none")
+        return body
 
     def load_index(self, name):
         body = self.open(name, objects.INDEX)
@@ -120,13 +127,13 @@ class Repository:
 
     def snapshots(self):
         """The maps of the client's snapshots, oldest first."""
-        found = []
+        found = {}
         for name in self.names("snapshots/" + self.client.hex(), SLOT):
             plain = self.open(name, objects.SNAPSHOT)
             snapshot = plain and listings.open_snapshot(plain, self.public, name, self.id)
             if snapshot and snapshot["group"] == self.own["id"]:
-                found.append(snapshot)
-        return sorted(found, key=lambda s: (s["snapshot"].get("time", [0, 0]), s["sequence"], s["id"]))
+                found[snapshot["id"]] = snapshot  # once, also if it has just been sealed again
+        return sorted(found.values(), key=lambda s: (s["snapshot"].get("time", [0, 0]), s["sequence"], s["id"]))
 
     def snapshot(self, word):
         found = self.snapshots()

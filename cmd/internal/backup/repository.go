@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,6 +16,10 @@ import (
 // toRepository makes a snapshot in a repository.
 func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanOptions) error {
 	begun := time.Now()
+	receipt, err := app.OpenReceipt(&c.ReceiptFlag)
+	if err != nil {
+		return err
+	}
 	r, err := app.OpenRepo(ctx, &c.RepoFlags, cli.RoleSource)
 	if err != nil {
 		return err
@@ -29,21 +34,35 @@ func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanO
 		return err
 	}
 	for _, d := range damage {
-		app.Warnf("%s: %v", d.Name, d.Err)
+		app.WarnDamage(d)
 	}
 	parent, err := c.predecessor(list, &opts)
 	if err != nil {
 		return err
 	}
+	if parent, err = wholeParent(ctx, app, r, parent); err != nil {
+		return err
+	}
+	opts.OnProgress = app.Progress()
+	above := ""
 	if parent != nil && !c.ReadAll {
+		if above, err = elsewhere(ctx, r, parent, opts.Roots); err != nil {
+			return err
+		}
+	}
+	compare := func(listing *repo.Listing, err error) error {
+		if err == nil {
+			opts.Previous, opts.Snapshot.Parent = listing, parent.ID
+		}
+		return err
+	}
+	if parent != nil && !c.ReadAll && above == "" {
 		listing, err := r.Listing(ctx, parent, "")
-		if err != nil {
+		if err := compare(listing, err); err != nil {
 			return err
 		}
 		defer listing.Close()
-		opts.Previous, opts.Snapshot.Parent = listing, parent.ID
 	}
-	opts.OnProgress = app.Progress()
 	if c.DryRun {
 		return c.dryRun(ctx, app, opts)
 	}
@@ -54,6 +73,13 @@ func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanO
 	sink, err := r.Import(ctx, repo.ImportOptions{Backup: true, Compression: level, Known: list})
 	if err != nil {
 		return err
+	}
+	if above != "" {
+		listing, err := sink.MoveParent(ctx, parent, above)
+		if err := compare(listing, err); err != nil {
+			return errors.Join(err, sink.Close())
+		}
+		defer listing.Close()
 	}
 	var stats disk.ScanStats
 	err = c.scan(ctx, opts, func(src format.Source) error {
@@ -67,7 +93,22 @@ func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanO
 		return err
 	}
 	report(app, sink.Summary(), stats, parent, time.Since(begun))
-	return nil
+	return receipt.Write(r, sink.Summary().Snapshots)
+}
+
+// wholeParent returns the parent unless something of it is known to be lost.
+// Everything is then read again, and what is still as it was then heals the
+// snapshots that lost it.
+func wholeParent(ctx context.Context, app *cli.App, r *repo.Repository, parent *repo.Snapshot) (*repo.Snapshot, error) {
+	if parent == nil {
+		return nil, nil
+	}
+	lost, err := r.HasLost(ctx, parent)
+	if err != nil || !lost {
+		return parent, err
+	}
+	app.Warnf("a part of snapshot %s is known to be lost, so all files are read again", parent.ID.Short())
+	return nil, nil
 }
 
 // report says how it went, and names what was lost.

@@ -15,6 +15,7 @@ import (
 // is a package, a file here that gives it what it needs of a program, and a line
 // in this list (spec/adding-a-system.md).
 var foreign = map[string]foreignSystem{
+	"borg":      {open: openBorg, create: createBorg},
 	"hardlinks": {open: openHardlinks},
 	"restic":    {open: openRestic, create: createRestic},
 	"tar":       {open: openTar, create: createTar},
@@ -45,7 +46,7 @@ type SinkOptions struct {
 type SourceFlags struct {
 	RepoFlags `embed:""`
 
-	Option   []string `group:"Other systems" short:"o" sep:"none" placeholder:"KEY=VALUE" help:"Something that only the source's system knows (repeatable). Of hardlinks: root=DIR, at=PATH, host=NAME, name=TEXT."`
+	Option   []string `group:"Other systems" short:"o" sep:"none" placeholder:"KEY=VALUE" help:"Something that only the source's system knows (repeatable). Of hardlinks: root=DIR, at=PATH, host=NAME, name=TEXT. Of borg: archives=NAME, with * and ?, which finds checkpoints too."`
 	TimeZone string   `group:"Other systems" placeholder:"ZONE" help:"Of hardlinks: the zone of times in names, such as Europe/Berlin. Default: the local one."`
 	Pattern  string   `group:"Other systems" placeholder:"PATTERN" help:"Of hardlinks: names of snapshots, with %Y %m %d %H %M %S %z, %s (seconds since 1970) or %N (a number), * and ?."`
 }
@@ -63,7 +64,7 @@ func (f *SourceFlags) settings() []string {
 
 // SinkFlags are the flags of programs that can write into foreign systems.
 type SinkFlags struct {
-	Option []string `short:"o" sep:"none" placeholder:"KEY=VALUE" help:"Something that only the target's system knows, such as version=1 for a new restic repository (repeatable)."`
+	Option []string `short:"o" sep:"none" placeholder:"KEY=VALUE" help:"Something that only the target's system knows, such as version=1 for a new restic repository, or encryption=repokey for a new one of borg (repeatable)."`
 }
 
 // settings divides KEY=VALUE pairs into the variables that a system has for its

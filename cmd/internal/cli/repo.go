@@ -20,7 +20,7 @@ import (
 
 // RepoFlags name the repository that a program works on.
 type RepoFlags struct {
-	Repo     string `short:"r" placeholder:"URL" help:"Repository: a path, or restic:PATH, tar:FILE, hardlinks:DIR for other systems. Default: $$BK_REPO."`
+	Repo     string `short:"r" placeholder:"URL" help:"Repository: a path, or restic:PATH, borg:PATH, tar:FILE, hardlinks:DIR for other systems. Default: $$BK_REPO."`
 	CacheDir string `placeholder:"DIR" env:"BK_CACHE_DIR" help:"Where to cache the index. Default: the user's cache directory; 'none' for no cache."`
 }
 
@@ -87,6 +87,12 @@ func (app *App) OpenKeys(ctx context.Context, f *RepoFlags) (*keyring.Editor, er
 	return &keyring.Editor{Keyring: keys, Store: st}, nil
 }
 
+// OpenStorage opens the storage of a bk repository without its keys.
+func (app *App) OpenStorage(ctx context.Context, f *RepoFlags, role Role) (store.Store, error) {
+	st, _, err := app.openStorage(ctx, f, role)
+	return st, err
+}
+
 // openStorage opens the storage of a bk repository, and says where a passphrase
 // for it comes from.
 func (app *App) openStorage(ctx context.Context, f *RepoFlags, role Role) (store.Store, keyring.Secrets, error) {
@@ -116,7 +122,7 @@ var storageSchemes = store.Schemes{"file": dir.Scheme(dir.Options{})}
 
 func (app *App) repoOptions(f *RepoFlags) repo.Options {
 	host, _ := os.Hostname()
-	opts := repo.Options{Program: app.Name + " " + Version, Host: host}
+	opts := repo.Options{Program: app.Name + " " + Version, Host: host, Log: app.Logger()}
 	switch f.CacheDir {
 	case "none":
 	case "":
@@ -185,12 +191,25 @@ func repositoryFix(err error) string {
 		return se.Fix
 	case errors.Is(err, repo.ErrCollected), errors.Is(err, repo.ErrFenced):
 		return "run the same again: what was stored and is still there is not sent twice"
+	case errors.Is(err, repo.ErrRolledBack):
+		return rollbackFix
 	case errors.Is(err, store.ErrFull):
 		return "make room on the storage and run the same again: what is there already is not sent twice"
 	case errors.Is(err, seal.ErrDamaged), errors.Is(err, repo.ErrMissing):
-		return "restore that object from another copy of the repository; everything that does not need it still restores"
+		return "restore that object from another copy of the repository, or run bk-repair; everything that does not need it still restores"
 	}
 	return ""
+}
+
+// rollbackFix is what to do about storage that went back.
+const rollbackFix = "look at the storage, and for another copy of the repository; if you put an older copy in place on purpose, run bk-check --accept-rollback"
+
+// WarnDamage names a snapshot that cannot be read, or that storage hides.
+func (app *App) WarnDamage(d repo.Damage) {
+	app.Warnf("%s cannot be read: %v", d.Name, d.Err)
+	if errors.Is(d.Err, repo.ErrRolledBack) {
+		app.Warnf("to fix: %s", rollbackFix)
+	}
 }
 
 // ParseTime reads a moment as people write it: RFC 3339, or a date with or

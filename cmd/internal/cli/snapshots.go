@@ -34,7 +34,7 @@ func (app *App) OpenSnapshots(ctx context.Context, f *SourceFlags, sel *SelectFl
 		return nil, err
 	}
 	for _, d := range damage {
-		app.Warnf("%s cannot be read: %v", d.Name, d.Err)
+		app.WarnDamage(d)
 		app.Lossy()
 	}
 	s.List = Select(s.List, selection)

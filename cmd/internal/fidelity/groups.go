@@ -6,34 +6,30 @@ import (
 	"github.com/bk-backup/bk/format"
 )
 
-// groups compares which entries of two listings are hard links of one object.
-// What a group is called is each side's own affair (spec/stream.md, "Hard links"):
-// the names have to correspond. It holds 32 bytes for each group of either side.
-type groups struct{ inB, inA map[groupKey]groupKey }
+// links are the groups of hard links of one listing, with the first path of each.
+// What a group is called is each side's own affair (spec/stream.md, "Hard links"),
+// and a group of one is none. It holds 32 bytes for each group.
+type links map[hashed]hashed
 
-// groupKey is the beginning of a hash of a group's name.
-type groupKey [16]byte
+// hashed is the beginning of a hash of a group's name, or of a path.
+type hashed [16]byte
 
-func keyOf(name string) groupKey {
+func hashName(name string) hashed {
 	sum := sha256.Sum256([]byte(name))
-	return groupKey(sum[:16])
+	return hashed(sum[:16])
 }
 
-// match reports whether two entries of one path are in groups that correspond, or
-// both in none.
-func (g *groups) match(a, b *format.Entry) bool {
-	if a.Hardlink == "" || b.Hardlink == "" {
-		return a.Hardlink == b.Hardlink
+// first returns the first path of the entry's group, or its own.
+func (l links) first(e *format.Entry) hashed {
+	own := hashName(e.Path)
+	if e.Hardlink == "" {
+		return own
 	}
-	if g.inB == nil {
-		g.inB, g.inA = make(map[groupKey]groupKey), make(map[groupKey]groupKey)
+	group := hashName(e.Hardlink)
+	path, ok := l[group]
+	if !ok {
+		path = own
+		l[group] = path
 	}
-	ka, kb := keyOf(a.Hardlink), keyOf(b.Hardlink)
-	toB, knownA := g.inB[ka]
-	toA, knownB := g.inA[kb]
-	if !knownA && !knownB {
-		g.inB[ka], g.inA[kb] = kb, ka
-		return true
-	}
-	return knownA && knownB && toB == kb && toA == ka
+	return path
 }

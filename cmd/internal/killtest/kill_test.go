@@ -3,6 +3,7 @@ package killtest
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ import (
 	"github.com/bk-backup/bk/format"
 )
 
-var programs = []string{"bk-init", "bk-backup", "bk-restore", "bk-snapshots", "bk-export", "bk-import", "bk-filter", "bk-sync", "bk-diff"}
+var programs = []string{"bk-init", "bk-backup", "bk-restore", "bk-snapshots", "bk-export", "bk-import", "bk-filter", "bk-sync", "bk-diff", "bk-forget", "bk-tag", "bk-gc", "bk-key"}
 
 // bin is where TestMain built the programs.
 var bin string
@@ -100,9 +101,13 @@ type snapshot struct {
 	Tags []string `json:"tags"`
 }
 
-func (p *place) snapshots() (list []snapshot) {
+func (p *place) snapshots() []snapshot {
 	p.t.Helper()
-	for dec := json.NewDecoder(bytes.NewReader(p.must("bk-snapshots", "--json"))); ; {
+	return parseSnapshots(p.must("bk-snapshots", "--json"))
+}
+
+func parseSnapshots(out []byte) (list []snapshot) {
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
 		var s snapshot
 		if dec.Decode(&s) != nil {
 			return list
@@ -157,6 +162,9 @@ func (p *place) checkAll(versions map[string]map[string]string) (snapshots int) 
 		case *format.Hole:
 			files[name] += string(make([]byte, rec.Size))
 		case *format.Commit:
+			for name, content := range files {
+				files[name] = digest(content)
+			}
 			if diff := cmp.Diff(versions[tag], files); diff != "" {
 				p.t.Fatalf("snapshot %s: %s", tag, diff[:min(len(diff), 1000)])
 			}
@@ -165,8 +173,11 @@ func (p *place) checkAll(versions map[string]map[string]string) (snapshots int) 
 	}
 }
 
-// read returns the files below a directory by the ends of their names, since a
-// restored tree lies deeper than its source.
+// digest stands for the content of a file.
+func digest(content string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(content))) }
+
+// read returns the digests of the files below a directory by the ends of their
+// names, since a restored tree lies deeper than its source.
 func read(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -175,7 +186,7 @@ func read(t *testing.T, dir string) map[string]string {
 			return err
 		}
 		content, err := os.ReadFile(path)
-		files[filepath.Base(path)] = string(content)
+		files[filepath.Base(path)] = digest(string(content))
 		return err
 	})
 	if err != nil {
@@ -207,6 +218,19 @@ func change(t *testing.T, rng *rand.Rand, dir string, version int) {
 	}
 }
 
+// connect makes a pipe of programs. The files are to be closed when they run.
+func connect(cmds []*exec.Cmd) (files []*os.File, err error) {
+	for i := range cmds[1:] {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return files, err
+		}
+		cmds[i].Stdout, cmds[i+1].Stdin = w, r
+		files = append(files, r, w)
+	}
+	return files, nil
+}
+
 // runKilled starts a pipe of programs and kills one of them after some time. It
 // reports whether all ended well before that.
 func runKilled(t *testing.T, rng *rand.Rand, within time.Duration, cmds ...*exec.Cmd) (done bool) {
@@ -220,16 +244,9 @@ func runKilling(t *testing.T, cmds []*exec.Cmd, victim int, delay time.Duration,
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	var files []*os.File
-	for i, cmd := range cmds {
-		if i+1 < len(cmds) {
-			r, w, err := os.Pipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			cmd.Stdout, cmds[i+1].Stdin = w, r
-			files = append(files, r, w)
-		}
+	files, err := connect(cmds)
+	if err != nil {
+		t.Fatal(err)
 	}
 	cmds[len(cmds)-1].Stderr = messages
 	for _, cmd := range cmds {

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """bench.py BIN [PART ...]: whole-process benchmarks of the programs in BIN beside restic, in the same run.
 
-Parts: linux small big hist (default: linux small hist). Scratch space is $BENCH_ROOT (default /var/tmp/bk-bench,
+Parts: linux small big hist gc (default: linux small hist). Scratch space is $BENCH_ROOT (default /var/tmp/bk-bench,
 kept between runs for its data; about 20 GB for hist). Restores go to /dev/shm. Data:
   linux  two point releases of Debian's linux-source-6.1 (apt-get download), or $BENCH_LINUX1 and $BENCH_LINUX2
   small  250,000 tiny files, generated
@@ -11,6 +11,7 @@ kept between runs for its data; about 20 GB for hist). Restores go to /dev/shm. 
          dropped; beside restic copy, restic rewrite and borg recreate
   image  a disk image of 4 GiB of which 40 MiB change in scattered places, cut anew as a difference (IMAGE_MIB for a smaller one)
   wide   1,000 snapshots of 1,000,000 files, metadata alone: exported, and imported (WIDE=SNAPSHOTSxFILES for a smaller one)
+  gc     a synthetic repository of $GC_CHUNKS chunks (default 10 million) that has no data (go test ./repo -run Synthetic)
 Prints a Markdown table: wall and CPU seconds, and their ratios to restic's. REPS (default 3): the median counts.
 $RESTIC is the restic to measure against, $RESTIC_NEW one for the conversions alone (Debian's cannot rewrite).
 """
@@ -205,8 +206,12 @@ def hist():
         rows.append(("hist: one more snapshot adds, MB", "%.1f" % a, "%.1f" % b, "%.3f" % (a / b), "", "", "", ""))
         print(" | ".join(rows[-1]))
     sizes("hist: repository", bk, re)
+    if shutil.which("bk-check", path=BIN):
+        compare("hist: check", "bk-check -q -r %s" % bk, "restic -q -r %s check" % re)
+        compare("hist: check --read-data", "bk-check -q -r %s --read-data" % bk, "restic -q -r %s check --read-data" % re)
     if shutil.which("bk-find", path=BIN):
         compare("hist: find a name in all 20", "bk-find -r %s Kconfig" % bk, "$RESTIC -q -r %s find Kconfig" % re, reps=1)
+    collected(bk, re)
     convert()
 
 
@@ -279,6 +284,31 @@ def recompress(borg, bk, anew, bk3):
     shutil.rmtree(recreated)
 
 
+def collected(bk, re):
+    """Forgets 15 of 20 snapshots in copies of both repositories, which share files: nothing is ever changed in place."""
+    a, b = WORK + "/bk-gc", WORK + "/restic-gc"
+    # What was seen of the place before must go: a copy put there again is storage that went back.
+    reset = tuple("rm -rf %s %s/bk-cache/*/seen-*; cp -al %s %s" % (to, WORK, of, to) for of, to in ((bk, a), (re, b)))
+    compare("hist: forget 15 of 20, free the space", "bk-forget -q -r %s --keep-last 5 && bk-gc -q -r %s && bk-gc -q -r %s --grace 0" % (a, a, a),
+            "restic -q -r %s forget --keep-last 5 --prune" % b, reset=reset)
+    sizes("hist: the space afterwards", a, b)
+    compare("hist: the same, everything under new keys", "bk-forget -q -r %s --keep-last 5 && bk-key rotate -q -r %s && bk-gc -q -r %s --reseal --grace 0" % (a, a, a),
+            None, reps=1, reset=reset)
+    for place in (a, b):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def gc():
+    """Collection where there are many chunks: every 20th pack is needed by none of 10 snapshots."""
+    place, chunks = WORK + "/synthetic", os.environ.get("GC_CHUNKS", "10000000")
+    shutil.rmtree(place, ignore_errors=True)
+    subprocess.run(["go", "test", "-count=1", "-timeout=2h", "-run=^TestSynthetic$", "./repo"], check=True, cwd=SCRIPTS + "/../../..",
+                   env=dict(env, BK_SYNTHETIC_DIR=place, BK_SYNTHETIC_CHUNKS=chunks))
+    for name, flags in (("condemn", ""), ("delete", "--grace 0")):
+        add("gc: %s chunks, %s" % (chunks, name), run("bk-gc -r %s %s" % (place, flags)), None)
+    shutil.rmtree(place)
+
+
 def main():
     os.makedirs(WORK, exist_ok=True)
     for part in PARTS:
@@ -292,8 +322,10 @@ def main():
             hist()
         elif part == "convert":
             convert()
+        elif part == "gc":
+            gc()
         else:
-            sys.exit("unknown part %r: linux, small, big, hist, convert, image, wide" % part)
+            sys.exit("unknown part %r: linux, small, big, hist, convert, image, wide, gc" % part)
     header = ("", "bk, s", "restic, s", "ratio", "bk CPU", "restic CPU", "ratio", "peak MiB")
     print("\n| " + " | ".join(header) + " |\n|" + "---|" * len(header))
     for row in rows:

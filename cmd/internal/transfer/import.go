@@ -20,6 +20,8 @@ type Import struct {
 	chunkers.Flag `embed:""`
 	cli.SinkFlags `embed:""`
 
+	cli.ReceiptFlag `embed:""`
+
 	Compression  string `placeholder:"LEVEL" help:"Compress again: none, fastest, default, better, best or zstd:LEVEL. Default, keep: what comes compressed stays as it is, and the repository's setting applies to the rest."`
 	Held         bool   `help:"Accept content that is only named, if this repository holds it (bk-export --held)."`
 	Strict       bool   `help:"Refuse what another system cannot hold, before it is written, instead of leaving it out and saying so."`
@@ -33,6 +35,8 @@ func (*Import) Help() string {
 Every payload is decoded and checked before it is stored. Each snapshot is committed as it completes; if the stream ends early, complete snapshots stay, the incomplete one never appears, and running the same again completes it without storing anything twice. Snapshots that are held already are recognised and left alone.
 
 With -r restic:DIR the stream goes into a restic repository, which is made if it is not there (-o version=1 for the older format). Its chunks are those of the stream, or with --chunker rabin those that restic itself would cut, so that restic finds them again in files that change later; -o chunker-from=restic:PATH makes a new one cut like another. Its passphrase is BK_IMPORT_PASSPHRASE, else RESTIC_PASSWORD, else BK_PASSPHRASE.
+
+With -r borg:DIR the stream goes into a repository of Borg 1, which is locked meanwhile, and made if it is not there: -o encryption=MODE (none, authenticated, repokey, keyfile, or these with -blake2; default repokey-blake2). Content is cut as borg create cuts it there, or with --chunker keep left as it comes; -o compression=keep (the default), none, lz4 or zstd,LEVEL. Its passphrase is BK_IMPORT_PASSPHRASE, else for a new one BORG_NEW_PASSPHRASE, else BORG_PASSPHRASE, else BK_PASSPHRASE; -o key-file=FILE says where keys are that do not lie in it.
 
 With -r tar:FILE the stream becomes an archive, with tar:DIR/ one for each snapshot, with tar:- one on standard output. It has to be made with bk-export --flat. What the archive cannot hold is named, and the exit code is 3.`
 }
@@ -60,6 +64,10 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 	if foreign != nil {
 		return c.runForeign(ctx, app, foreign, buffered)
 	}
+	receipt, err := app.OpenReceipt(&c.ReceiptFlag)
+	if err != nil {
+		return err
+	}
 	r, err := app.OpenRepo(ctx, &c.RepoFlags, cli.RoleTarget)
 	if err != nil {
 		return err
@@ -79,16 +87,17 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 	copyErr := format.Copy(ctx, sink, format.NewReader(buffered, format.ReaderOptions{}))
 	closeErr := sink.Close()
 	report(app, sink.Summary())
+	receiptErr := receipt.Write(r, sink.Summary().Snapshots)
 	if copyErr != nil {
 		return copyErr
 	}
-	return closeErr
+	return errors.Join(closeErr, receiptErr)
 }
 
 // runForeign stores the stream in another system.
 func (c *Import) runForeign(ctx context.Context, app *cli.App, sink cli.ForeignSink, in io.Reader) error {
-	if c.Compression != "" {
-		return errors.Join(cli.Usagef("--compression is for repositories of bk; others have -o"), sink.Close())
+	if c.Compression != "" || c.Receipt != "" {
+		return errors.Join(cli.Usagef("--compression and --receipt are for repositories of bk; others have -o"), sink.Close())
 	}
 	copyErr := format.Copy(ctx, sink, format.NewReader(in, format.ReaderOptions{}))
 	closeErr := sink.Close()

@@ -27,6 +27,17 @@ func (c *Counts) Add(kind, path string) {
 	}
 }
 
+// Merge adds what was counted elsewhere.
+func (c *Counts) Merge(other Counts) {
+	for _, x := range other {
+		for _, path := range x.Paths {
+			c.Add(x.Kind, path)
+		}
+		i := slices.IndexFunc(*c, func(have format.Loss) bool { return have.Kind == x.Kind })
+		(*c)[i].Count += x.Count - uint64(len(x.Paths))
+	}
+}
+
 // Clone returns a copy to which others can add.
 func (c Counts) Clone() Counts {
 	out := slices.Clone(c)
