@@ -9,6 +9,19 @@ import (
 	"github.com/bk-backup/bk/repo"
 )
 
+// listingOf returns the listing that a backup of the roots is compared with, moved
+// to where their entries are. sink is nil for a backup that writes nothing.
+func listingOf(ctx context.Context, r *repo.Repository, sink *repo.Sink, parent *repo.Snapshot, roots []string) (*repo.Listing, error) {
+	above, err := elsewhere(ctx, r, parent, roots)
+	if err != nil {
+		return nil, err
+	}
+	if above == "" || sink == nil {
+		return r.Listing(ctx, parent, "")
+	}
+	return sink.MoveParent(ctx, parent, above)
+}
+
 // elsewhere returns the path below which a snapshot's entries belong, so that they
 // meet those of a backup of the roots; "" where they have their own places.
 //

@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -44,42 +43,30 @@ func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanO
 		return err
 	}
 	opts.OnProgress = app.Progress()
-	above := ""
-	if parent != nil && !c.ReadAll {
-		if above, err = elsewhere(ctx, r, parent, opts.Roots); err != nil {
-			return err
-		}
-	}
-	compare := func(listing *repo.Listing, err error) error {
-		if err == nil {
-			opts.Previous, opts.Snapshot.Parent = listing, parent.ID
-		}
-		return err
-	}
-	if parent != nil && !c.ReadAll && above == "" {
-		listing, err := r.Listing(ctx, parent, "")
-		if err := compare(listing, err); err != nil {
-			return err
-		}
-		defer listing.Close()
-	}
-	if c.DryRun {
-		return c.dryRun(ctx, app, opts)
+	if c.ReadAll {
+		parent = nil
 	}
 	level, _, err := app.Compression(r, c.Compression)
 	if err != nil {
 		return err
 	}
-	sink, err := r.Import(ctx, repo.ImportOptions{Backup: true, Compression: level, Known: list})
-	if err != nil {
-		return err
+	var sink *repo.Sink
+	if !c.DryRun {
+		if sink, err = r.Import(ctx, repo.ImportOptions{Backup: true, Compression: level, Known: list}); err != nil {
+			return err
+		}
+		defer sink.Close()
 	}
-	if above != "" {
-		listing, err := sink.MoveParent(ctx, parent, above)
-		if err := compare(listing, err); err != nil {
-			return errors.Join(err, sink.Close())
+	if parent != nil {
+		listing, err := listingOf(ctx, r, sink, parent, opts.Roots)
+		if err != nil {
+			return err
 		}
 		defer listing.Close()
+		opts.Previous, opts.Snapshot.Parent = listing, parent.ID
+	}
+	if c.DryRun {
+		return c.dryRun(ctx, app, opts)
 	}
 	var stats disk.ScanStats
 	err = c.scan(ctx, opts, func(src format.Source) error {
