@@ -101,6 +101,14 @@ type System interface {
 	io.Closer
 }
 
+// HeldID is an id of a snapshot that a target holds.
+type HeldID struct {
+	ID ID
+	// Changed says that the snapshot came under this id and was changed since: a
+	// difference to it finds no parent there.
+	Changed bool
+}
+
 // ExportOptions chooses what a System's source hands out.
 type ExportOptions struct {
 	// Snapshots to send, in this order (oldest first, so that differences are
@@ -117,6 +125,10 @@ type ExportOptions struct {
 	// HasChunk, if set, reports whether the receiver holds a chunk. Such chunks
 	// are named by refs and neither read nor sent (FeatureHeld).
 	HasChunk func(id ID, size uint32) bool
+	// Arrived, if set, reports whether a chunk came to the receiver with a part of
+	// that very snapshot, in a stream that was cut off. Such chunks are named by
+	// refs too (FeatureHeld); the receiver, who said so, knows them.
+	Arrived func(snapshot, chunk ID) bool
 	// Full sends every snapshot's whole listing, without parents, with refs.
 	Full bool
 	// Plain sends payloads uncompressed.

@@ -52,6 +52,7 @@ const (
 	Mislisted What = "mislisted" // a pack of which an index says something else than the pack itself
 	Hidden    What = "hidden"    // a snapshot that was there and is neither there nor forgotten
 	Returned  What = "returned"  // a snapshot that was forgotten and is there
+	Known     What = "known"     // chunks that a repair wrote down as beyond help
 )
 
 // Finding is one thing that is wrong.
@@ -60,6 +61,8 @@ type Finding struct {
 	Object string // its name on storage; empty for chunks of which nothing says where they were
 	Err    error
 	Lost   uint64 // chunks that snapshots need and that are nowhere else
+	// Readable says of a damaged pack that it is known what lies where in it.
+	Readable bool
 	// Touched is what cannot be restored because of it, by path. More counts
 	// what is not named, since there is too much of it.
 	Touched []Touched
@@ -120,8 +123,10 @@ type checker struct {
 	findings map[string]*Finding // by object, or what else they are about
 	bad      map[[32]byte]*badPack
 	lostMeta map[format.ID]error     // parts of listings that cannot be read
-	lost     map[seal.Label]string   // chunks that are nowhere, and the object that is at fault
+	lost     map[seal.Label]string   // chunks that are nowhere, and the finding that they belong to
 	lostData map[seal.Label]struct{} // chunks of content that no index lists
+	known    map[seal.Label]bool     // chunks that were marked as beyond help
+	failed   error                   // of storage, which says nothing about an object
 }
 
 // badPack says which chunks of a pack cannot be read.
@@ -166,10 +171,15 @@ func (k *checker) find(object string, what What, err error) *Finding {
 func (k *checker) findAbout(about, object string, what What, err error) *Finding {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.failed == nil && isFailure(err) {
+		k.failed = err
+	}
 	f := k.findings[about]
 	if f == nil {
 		f = &Finding{What: what, Object: object, Err: err}
 		k.findings[about] = f
+	} else if f.What == Unlisted && what == Damaged {
+		f.What, f.Err = what, err // the worse of the two
 	}
 	return f
 }
@@ -177,7 +187,11 @@ func (k *checker) findAbout(about, object string, what What, err error) *Finding
 // finish sorts the findings and sums up.
 func (k *checker) finish() {
 	for _, about := range slices.Sorted(maps.Keys(k.findings)) {
-		k.out.Findings = append(k.out.Findings, k.findings[about])
+		f := k.findings[about]
+		if name, ok := seal.ParseName(f.Object); ok && name.Kind == seal.KindDataPack {
+			f.Readable = k.bad[name.Sum] != nil
+		}
+		k.out.Findings = append(k.out.Findings, f)
 	}
 	k.out.Snapshots = len(k.snaps)
 	for _, s := range k.snaps {
@@ -262,6 +276,14 @@ func (k *checker) fetchIndex(ctx context.Context, sum [32]byte) ([]byte, error) 
 
 // walk marks what the snapshots need. What several share is read once.
 func (k *checker) walk() error {
+	lost, err := k.r.marked(k.ctx)
+	if err != nil {
+		return err
+	}
+	k.known = make(map[seal.Label]bool, len(lost))
+	for c := range lost {
+		k.known[k.r.label.LabelOf(c.kind, c.id)] = true
+	}
 	k.marks = k.cache.NewMarks(k.rank)
 	walker, batch := k.marker(func(label seal.Label) {
 		k.mu.Lock()
@@ -275,6 +297,9 @@ func (k *checker) walk() error {
 		}
 		k.mu.Lock()
 		defer k.mu.Unlock()
+		if k.failed == nil && isFailure(err) {
+			k.failed = err
+		}
 		k.lostMeta[ne.ID] = err
 		return nil
 	}

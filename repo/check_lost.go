@@ -62,6 +62,11 @@ func (k *checker) lose(label seal.Label, object string, err error) {
 	if _, ok := k.lost[label]; ok {
 		return
 	}
+	if k.known[label] {
+		k.lost[label] = aboutKnown
+		k.findAbout(aboutKnown, "", Known, errors.New("bk-repair found chunks to be beyond help")).Lost++
+		return
+	}
 	k.lost[label] = object
 	what := Damaged
 	if object == "" {
@@ -87,11 +92,11 @@ func (k *checker) touch() error {
 	}
 	touched := make(map[string]touching)
 	err := k.lostParts(func(s *Snapshot, part tree.LostPart) error {
-		object := k.objectOf(part)
-		t := touched[object]
+		about := k.findingOf(part)
+		t := touched[about]
 		if t == nil {
 			t = make(touching)
-			touched[object] = t
+			touched[about] = t
 		}
 		key := tree.LostPart{Path: part.Path, Before: part.Before}
 		if part.IsRange() {
@@ -101,14 +106,14 @@ func (k *checker) touch() error {
 			return nil // another chunk of the same file
 		}
 		if left--; left < 0 {
-			k.find(object, Damaged, nil).More++
+			k.findings[about].More++
 			return nil
 		}
 		t[key] = append(t[key], s.ID)
 		return nil
 	})
-	for object, t := range touched {
-		f := k.find(object, Damaged, seal.ErrDamaged)
+	for about, t := range touched {
+		f := k.findings[about]
 		for part, ids := range t {
 			f.Touched = append(f.Touched, Touched{Path: part.Path, Before: part.Before, Range: part.IsRange(), Snapshots: ids})
 		}
@@ -117,10 +122,19 @@ func (k *checker) touch() error {
 	return err
 }
 
-// objectOf returns the object that is at fault for a lost part.
-func (k *checker) objectOf(part tree.LostPart) string {
-	return k.lost[k.r.label.LabelOf(kindOf(part), part.ID)]
+// findingOf returns what the finding is about that a lost part belongs to.
+func (k *checker) findingOf(part tree.LostPart) string {
+	label := k.r.label.LabelOf(kindOf(part), part.ID)
+	about, ok := k.lost[label]
+	if !ok { // it could be read before
+		k.lose(label, "", nil)
+		about = k.lost[label]
+	}
+	return about
 }
+
+// aboutKnown is what the finding is about that has all that is known to be lost.
+const aboutKnown = "what is known to be lost"
 
 // kindOf returns the kind of the chunk of a lost part.
 func kindOf(part tree.LostPart) seal.ChunkKind {

@@ -18,7 +18,7 @@ import (
 // packs, indexes and the client's own snapshots.
 var objectKinds = []seal.Kind{
 	seal.KindConfig, seal.KindCredential, seal.KindClient, seal.KindSnapshot,
-	seal.KindSession, seal.KindPlan, seal.KindForget, seal.KindPartial,
+	seal.KindSession, seal.KindPlan, seal.KindForget, seal.KindPartial, seal.KindDamage,
 }
 
 // objects reads every small object.
@@ -75,6 +75,8 @@ func (r *Repository) checkObject(ctx context.Context, info store.Info) error {
 	switch name.Kind {
 	case seal.KindForget:
 		_, err = r.keys.VerifyForget(plain)
+	case seal.KindDamage:
+		_, err = r.keys.VerifyDamage(plain)
 	case seal.KindPlan:
 		_, err = r.loadPlan(ctx, name.Number, info.Created)
 	case seal.KindSession:

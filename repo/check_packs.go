@@ -233,16 +233,21 @@ func (k *checker) trySuspects() error {
 		k.progress("try what damaged packs hold", done, len(lists))
 		done++
 		info := infos[name]
+		bad := make(map[chunkPlace]struct{})
 		p, err := k.newPackReader(k.ctx, &info)
-		if err != nil {
-			return err
+		if err == nil {
+			err = p.some(list)
+			p.close()
+			if err != nil {
+				return err
+			}
+			bad = p.bad
+		} else {
+			for _, e := range list { // its key is not there
+				bad[chunkPlace{e.number, e.Offset}] = struct{}{}
+			}
 		}
-		err = p.some(list)
-		p.close()
-		if err != nil {
-			return err
-		}
-		k.setBad(name, p.bad)
+		k.setBad(name, bad)
 	}
 	return nil
 }
@@ -292,14 +297,9 @@ type packReader struct {
 }
 
 func (k *checker) newPackReader(ctx context.Context, info *pack.Info) (*packReader, error) {
-	secret, err := k.r.epochKey(ctx, info.Epoch)
+	op, err := k.r.opener(ctx, info)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", info.ObjectName(), err)
-	}
-	h, _ := k.r.header(info.Kind)
-	op, err := pack.NewOpener(secret, h, info)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", info.ObjectName(), err)
+		return nil, err
 	}
 	kind := seal.ChunkData
 	if info.Kind == seal.KindMetaPack {
@@ -393,6 +393,9 @@ func (p *packReader) fetch(offset int64, n int) bool {
 	if err := p.k.r.store.ReadAt(p.ctx, p.name, p.buf, offset); err != nil {
 		if p.first == nil {
 			p.first = err
+		}
+		if isFailure(err) {
+			p.k.find(p.name, Damaged, err)
 		}
 		return false
 	}

@@ -157,6 +157,9 @@ func (s *session) rescue(ctx context.Context, root format.ID) (int, error) {
 	var mu sync.Mutex
 	lost := map[seal.ChunkKind][]format.ID{}
 	miss := func(kind seal.ChunkKind, id format.ID) error {
+		if s.lost[lostChunk{kind, id}] {
+			return nil // it came from the base, and was beyond help before
+		}
 		label := s.r.label.LabelOf(kind, id)
 		if _, live, err := s.r.index.FindLive(label); live || err != nil {
 			return err
@@ -169,11 +172,20 @@ func (s *session) rescue(ctx context.Context, root format.ID) (int, error) {
 		}
 		return err
 	}
-	err := tree.Walker{
+	walker := tree.Walker{
 		Enter:    func(id format.ID) (bool, error) { return true, miss(seal.ChunkMeta, id) },
 		Chunk:    func(id format.ID, _ uint64) error { return miss(seal.ChunkData, id) },
 		Parallel: s.r.workers(),
-	}.Walk(ctx, tree.Listing{Chunks: metaReader{s.r}, Root: root})
+	}
+	if len(s.lost) > 0 {
+		walker.Failed = func(err error) error {
+			if s.lost.isPartOf(err) {
+				return nil
+			}
+			return err
+		}
+	}
+	err := walker.Walk(ctx, tree.Listing{Chunks: metaReader{s.r}, Root: root})
 	if isLost(err) {
 		err = fmt.Errorf("%w: %w", ErrCollected, err)
 	}

@@ -392,7 +392,30 @@ func (c *survey) mark() error {
 	c.marks = c.cache.NewMarks(c.rank)
 	c.sum.Missing = 0
 	var missing atomic.Uint64
-	walker, batch := c.marker(func(seal.Label) { missing.Add(1) })
+	// What is known to be lost needs nothing any more, and keeps nobody waiting.
+	lost, err := c.r.knownLost(c.ctx)
+	if err != nil {
+		return err
+	}
+	lostData := make(map[seal.Label]bool)
+	for chunk := range lost {
+		if chunk.kind == seal.ChunkData {
+			lostData[c.r.label.LabelOf(chunk.kind, chunk.id)] = true
+		}
+	}
+	walker, batch := c.marker(func(label seal.Label) {
+		if !lostData[label] {
+			missing.Add(1)
+		}
+	})
+	if len(lost) > 0 {
+		walker.Failed = func(err error) error {
+			if lost.isPartOf(err) {
+				return nil
+			}
+			return err
+		}
+	}
 	for i := range c.snaps {
 		c.progress("mark what snapshots need", i, len(c.snaps))
 		s := c.snaps[len(c.snaps)-1-i]
@@ -400,9 +423,43 @@ func (c *survey) mark() error {
 			return fmt.Errorf("what snapshot %s needs is not known: %w", s.ID, err)
 		}
 	}
-	err := batch.Flush()
+	err = batch.Flush()
 	c.sum.Missing = missing.Load()
 	return err
+}
+
+// mark marks what is needed of what a collection must leave.
+func (c *collector) mark() error {
+	if err := c.survey.mark(); err != nil {
+		return err
+	}
+	return c.markPartials()
+}
+
+// markPartials marks what came of snapshots whose import was cut off, as far as it
+// is there, so that going on with the import need not send it again. What was noted
+// longer than the grace ago counts no more, and the note is removed.
+func (c *collector) markPartials() error {
+	since := c.now.Add(-c.opts.Grace)
+	return c.r.eachPartial(c.ctx, func(info store.Info, p *partial) error {
+		if !info.Created.After(since) {
+			if c.opts.DryRun {
+				return nil
+			}
+			if err := c.r.store.Delete(c.ctx, info.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
+				return fmt.Errorf("remove the note of an unfinished import: %w", err)
+			}
+			return nil
+		}
+		for i := range p.runs {
+			for _, id := range p.runs[i].ids() {
+				if _, _, err := c.marks.Mark(c.r.label.LabelOf(seal.ChunkData, id)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // marker walks listings and marks what they need, chunks of content when the

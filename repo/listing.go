@@ -20,8 +20,18 @@ type Listing struct {
 
 // Listing opens the listing of a snapshot, or what is at and below a path of it.
 func (r *Repository) Listing(ctx context.Context, s *Snapshot, below string) (*Listing, error) {
-	rd, err := tree.NewReader(ctx, tree.Listing{Chunks: metaReader{r}, Root: s.Root},
-		tree.ReaderOptions{Below: below, ReadAhead: 4 * r.workers()})
+	opts := tree.ReaderOptions{Below: below, ReadAhead: 4 * r.workers()}
+	lost, err := r.knownLost(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the listing of snapshot %s: %w", s.ID, err)
+	}
+	if len(lost) > 0 {
+		opts.Lost = lost.meta
+		opts.OnLost = func(path, before string) {
+			r.opts.Log.Warn("a part of the listing is known to be lost", "snapshot", s.ID.String(), "from", "/"+path, "up to", "/"+before)
+		}
+	}
+	rd, err := tree.NewReader(ctx, tree.Listing{Chunks: metaReader{r}, Root: s.Root}, opts)
 	if err != nil {
 		return nil, fmt.Errorf("read the listing of snapshot %s: %w", s.ID, err)
 	}
@@ -67,7 +77,7 @@ func Predecessor(list []*Snapshot, host string, roots []string) *Snapshot {
 // Splitters returns the factory of a splitter with the secrets of the
 // repository's own group, so that its members cut alike.
 func (r *Repository) Splitters(spec chunker.Spec) (*chunker.Factory, error) {
-	f, err := chunker.New(spec, chunker.Keyed{Secret: [32]byte(r.own.Split)})
+	f, err := chunker.New(spec, chunker.Keyed{Secret: [32]byte(r.own.Split), Polynomial: r.own.ChunkerKeys.Polynomial})
 	if err != nil {
 		return nil, fmt.Errorf("prepare the splitter %s: %w", spec, err)
 	}

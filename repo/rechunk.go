@@ -191,7 +191,10 @@ func (c *rechunker) data(rec *format.Data, q *queued) error {
 	if q.err != nil {
 		return q.err
 	}
-	c.s.came(rec)
+	if err := c.s.came(rec); err != nil {
+		return err
+	}
+	c.s.arrivals.chunkOf(rec, c.cut.name, c.cut.offset)
 	if !rec.Once {
 		c.places.came(rec.ID, c.cut.offset)
 	}
@@ -205,10 +208,11 @@ func (c *rechunker) data(rec *format.Data, q *queued) error {
 // refs takes chunks as the source cut them, whose bytes lie in other cuts here.
 func (c *rechunker) refs(rec *format.Refs) error {
 	for _, ref := range rec.Chunks {
-		if err := c.s.checkRef(ref); err != nil {
+		before, err := c.s.checkRef(ref)
+		if err != nil {
 			return err
 		}
-		if err := c.ref(ref); err != nil {
+		if err := c.ref(ref, before); err != nil {
 			return err
 		}
 		c.places.used(ref.ID, c.cut.offset)
@@ -217,7 +221,14 @@ func (c *rechunker) refs(rec *format.Refs) error {
 	return nil
 }
 
-func (c *rechunker) ref(ref format.ChunkRef) error {
+func (c *rechunker) ref(ref format.ChunkRef, before *arrivedPlace) error {
+	if before != nil {
+		c.places.came(ref.ID, c.cut.offset)
+		if before.of == nil {
+			return c.cut.known(chunkContent(ref.ID, ref.Size, ""), 0, uint64(ref.Size))
+		}
+		return c.cut.known(before.of, before.offset, uint64(ref.Size))
+	}
 	content, offset, found := c.places.find(ref.ID)
 	switch {
 	case found && content == nil:
@@ -269,6 +280,7 @@ func (c *rechunker) eof(rec *format.EOF) error {
 	if err != nil {
 		return err
 	}
+	c.s.arrivals.endFile(content)
 	c.places.end(&cutContent{content: content, by: c.cut.name}, c.cut.only())
 	return nil
 }

@@ -271,8 +271,8 @@ func (c *cutter) readAhead(p tree.Piece) ([]format.ChunkRef, error) {
 	if r.of == nil || r.of.by == c.name || r.of.chunk.Size > 0 || r.lo >= r.hi || r.pieces.piece != p {
 		return refs, nil
 	}
-	pieces := tree.NewContentReader(c.s.ctx, c.s.saver, r.of.content)
-	if err := pieces.Seek(r.pieces.offset + p.Size); err != nil {
+	pieces, err := r.of.reader(c.s, r.pieces.offset+p.Size)
+	if err != nil {
 		return nil, err
 	}
 	for bytes := p.Size; bytes < readAheadMax; {
@@ -340,7 +340,7 @@ func (c *cutter) copyBytes(plain *[]byte, p tree.Piece, lo, hi uint64) error {
 
 // pieceCursor walks a stored content and sees one piece ahead.
 type pieceCursor struct {
-	rd      *tree.ContentReader // nil for a single chunk
+	rd      pieceReader // nil for a single chunk
 	piece   tree.Piece
 	offset  uint64 // where piece begins
 	ok      bool   // there is a piece
@@ -355,8 +355,7 @@ func (p *pieceCursor) seek(s *Sink, of *cutContent, offset uint64) (err error) {
 		p.piece, p.ok = of.chunk, offset < of.chunk.Size
 		return nil
 	}
-	p.rd = tree.NewContentReader(s.ctx, s.saver, of.content)
-	if err := p.rd.Seek(offset); err != nil {
+	if p.rd, err = of.reader(s, offset); err != nil {
 		return err
 	}
 	if p.piece, p.offset, p.ok, err = p.fetch(); err != nil || !p.ok {

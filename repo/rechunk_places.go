@@ -1,6 +1,8 @@
 package repo
 
 import (
+	"io"
+
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/repo/tree"
 )
@@ -10,7 +12,38 @@ import (
 type cutContent struct {
 	content tree.Content
 	chunk   tree.Piece // instead of content, if it is a single chunk
+	list    *pieceList // instead of content, if its pieces are in memory
 	by      string
+}
+
+// reader returns a reader of what is not a single chunk, at the piece that has the
+// byte at offset.
+func (c *cutContent) reader(s *Sink, offset uint64) (pieceReader, error) {
+	if c.list != nil {
+		return &listReader{list: c.list, next: c.list.find(offset)}, nil
+	}
+	rd := tree.NewContentReader(s.ctx, s.saver, c.content)
+	return rd, rd.Seek(offset)
+}
+
+// pieceReader hands out pieces and their offsets; at the end the error is io.EOF.
+type pieceReader interface {
+	Next() (tree.Piece, uint64, error)
+}
+
+type listReader struct {
+	list *pieceList
+	next int
+}
+
+// Next implements pieceReader.
+func (r *listReader) Next() (tree.Piece, uint64, error) {
+	n := r.next
+	if n >= len(r.list.pieces) {
+		return tree.Piece{}, r.list.size, io.EOF
+	}
+	r.next++
+	return r.list.pieces[n], r.list.begins[n], nil
 }
 
 func chunkContent(id format.ID, size uint32, by string) *cutContent {
@@ -20,6 +53,9 @@ func chunkContent(id format.ID, size uint32, by string) *cutContent {
 func (c *cutContent) size() uint64 {
 	if c.chunk.Size > 0 {
 		return c.chunk.Size
+	}
+	if c.list != nil {
+		return c.list.size
 	}
 	return c.content.Size()
 }

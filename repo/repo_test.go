@@ -157,6 +157,12 @@ func (m model) write(t testing.TB, sink format.Sink) error {
 // expand reads every snapshot of a repository back: paths to what is there.
 func expand(t testing.TB, r *Repository, opts format.ExportOptions) []map[string]string {
 	t.Helper()
+	return expandOn(t, r, opts, nil)
+}
+
+// expandOn is expand of differences to a base.
+func expandOn(t testing.TB, r *Repository, opts format.ExportOptions, base map[string]string) []map[string]string {
+	t.Helper()
 	src, err := r.Export(context.Background(), opts)
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +172,7 @@ func expand(t testing.TB, r *Repository, opts format.ExportOptions) []map[string
 	if err := format.Copy(context.Background(), format.NewWriter(&stream, format.WriterOptions{}), src); err != nil {
 		t.Fatal(err)
 	}
-	return expandStream(t, &stream, nil)
+	return expandStream(t, &stream, base)
 }
 
 // expandStream applies a stream to listings in memory; base is what a first

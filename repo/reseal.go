@@ -28,6 +28,12 @@ func (c *collector) resealRest() error {
 	if err := c.resealSigned(seal.KindForget); err != nil {
 		return err
 	}
+	if err := c.resealSigned(seal.KindDamage); err != nil {
+		return err
+	}
+	if err := c.dropOldPartials(); err != nil {
+		return err
+	}
 	if err := c.countOld(); err != nil || c.sum.OldPacks.Packs > 0 || c.sum.OldObjects == 0 {
 		return err
 	}
@@ -85,7 +91,9 @@ func (c *collector) countOld() error {
 	for _, info := range old {
 		c.sum.OldPacks.add(info.Size)
 	}
-	for _, kind := range []seal.Kind{seal.KindIndex, seal.KindSnapshot, seal.KindSession, seal.KindPlan, seal.KindForget} {
+	for _, kind := range []seal.Kind{
+		seal.KindIndex, seal.KindSnapshot, seal.KindSession, seal.KindPlan, seal.KindForget, seal.KindPartial, seal.KindDamage,
+	} {
 		old, err := c.listOld(kind)
 		if err != nil {
 			return err
@@ -132,7 +140,7 @@ func (c *collector) old(infos []store.Info) ([]store.Info, error) {
 	return kept, err
 }
 
-// resealSigned seals snapshots or forget objects again, each under a name that
+// resealSigned seals snapshots, forget objects or lists of damage again, each under a name that
 // says the epoch, before the old one is deleted. Snapshots of sessions that are
 // open stay: whoever expires a session takes the slot behind its last.
 func (c *collector) resealSigned(kind seal.Kind) error {
@@ -170,6 +178,21 @@ func (c *collector) resealSigned(kind seal.Kind) error {
 		})
 	}
 	return g.Wait()
+}
+
+// dropOldPartials deletes the notes of unfinished imports under earlier epochs:
+// what they name is sent again if it should be wanted.
+func (c *collector) dropOldPartials() error {
+	infos, err := c.listOld(seal.KindPartial)
+	if err != nil {
+		return err
+	}
+	for _, info := range infos {
+		if err := c.r.store.Delete(c.ctx, info.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("remove the note of an unfinished import: %w", err)
+		}
+	}
+	return nil
 }
 
 // resealOne moves one snapshot or forget object to the current epoch.

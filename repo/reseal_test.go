@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo/internal/mp"
 	"github.com/bk-backup/bk/repo/keyring"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
@@ -227,6 +228,11 @@ func resealable(t testing.TB) (*mem.Store, model, []facts) {
 	mustCollect(t, st, CollectOptions{Grace: time.Hour, MaxUnused: -1})
 	clock.move(2 * time.Hour)
 	mustCollect(t, st, CollectOptions{Grace: time.Hour, MaxUnused: -1}) // voids, gone
+	r := mustOpen(t, st)
+	note := seal.Name{Kind: seal.KindPartial, Client: r.keys.Client(), Session: seal.SessionID{1}}
+	if err := r.createObject(t.Context(), note.String(), note.Kind, mp.Encode(&partialBody{Snapshot: make([]byte, 32)})); err != nil {
+		t.Fatal(err)
+	}
 	rotate(t, st)
 	if n := len(objects(t, st, "snapshots/")); n < 3 {
 		t.Fatalf("%d snapshot objects: there is no void among them", n)

@@ -27,12 +27,12 @@ var ErrRolledBack = errors.New("storage went back: this was there, and no record
 // which is trusted as the machine is (spec/repository.md, section 10).
 type seen struct {
 	heads  []seenHead
-	forget string // name of the object; empty: there was none
+	forget string // name of the object, as it was first sealed; empty: there was none
 }
 
 // seenHead is one of the snapshots with the highest sequence.
 type seenHead struct {
-	object   string
+	object   string // as it was first sealed
 	sequence uint64
 	id       format.ID
 }

@@ -34,6 +34,7 @@ type session struct {
 	proven       map[format.ID]bool             // roots of which nothing is condemned
 	plansVersion int                            // of the plans that the session has taken note of
 	wary         bool                           // a plan came after the session began
+	lost         lostSet                        // chunks that were beyond help when the session began
 }
 
 // listedSnapshot is a snapshot that a session may take a listing from.
@@ -106,10 +107,44 @@ func (s *session) announce(ctx context.Context) error {
 	if err := r.refreshIndex(ctx, nil); err != nil {
 		return fmt.Errorf("read the index of %s: %w", r.store, err)
 	}
-	if r.recovery.indexDamaged.Load() {
+	if s.lost == nil {
+		if s.lost, err = r.knownLost(ctx); err != nil {
+			return err
+		}
+	}
+	adopt := r.recovery.indexDamaged.Load()
+	if !adopt {
+		// A session that is still there may have been killed before it could list
+		// its packs.
+		if adopt, err = r.othersWrite(ctx, id); err != nil {
+			return err
+		}
+	}
+	if adopt {
 		_, err = r.adoptUnlisted(ctx)
 	}
 	return err
+}
+
+// errFound stops a listing.
+var errFound = errors.New("found")
+
+// othersWrite reports whether this client has sessions beside the given one.
+func (r *Repository) othersWrite(ctx context.Context, own seal.SessionID) (bool, error) {
+	client := r.keys.Client()
+	err := r.store.List(ctx, fmt.Sprintf("%s%x/", seal.KindSession.Dir(), client[:]), func(info store.Info) error {
+		if name, ok := seal.ParseName(info.Name); ok && name.Session != own {
+			return errFound
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("list who writes: %w", err)
+	}
+	return false, nil
 }
 
 // newSessionID draws the name of a session that begins now.

@@ -33,6 +33,11 @@ type ImportOptions struct {
 	// given, and the name of that splitter. Splitters returns splitters. What a
 	// difference does not mention stays as the parent has it.
 	ChunkerFor func(path string, size uint64) (splitter func() chunker.Splitter, name string)
+	// NoteBytes is after how many stored bytes the packs so far are listed in an
+	// index, and what came of an unfinished snapshot is noted, so that a run which
+	// is killed need not send and store it again. 0: a sixteenth of what the import
+	// has stored so far, from 64 MiB to 1 GiB.
+	NoteBytes int64
 	// Known, if set, are the repository's snapshots as List returned them.
 	Known      []*Snapshot
 	OnProgress func(format.Progress)
@@ -47,6 +52,7 @@ type Imported struct {
 	Entries      uint64      // entry records
 	Bytes        uint64      // plain bytes of content they stand for
 	DataChunks   uint64      // data records
+	DataBytes    uint64      // their plain bytes
 	NewChunks    uint64      // chunks of content that were stored
 	NewBytes     uint64      // their plain bytes
 	PayloadBytes uint64      // their payloads, after compression
@@ -66,6 +72,7 @@ func (i *Imported) Add(other Imported) {
 	i.Entries += other.Entries
 	i.Bytes += other.Bytes
 	i.DataChunks += other.DataChunks
+	i.DataBytes += other.DataBytes
 	i.NewChunks += other.NewChunks
 	i.NewBytes += other.NewBytes
 	i.PayloadBytes += other.PayloadBytes
@@ -96,6 +103,7 @@ type Sink struct {
 	prevRoot format.ID
 
 	cur      *importing
+	arrivals arrivals
 	sum      Imported
 	newData  newCounters
 	progress format.Progress
@@ -145,6 +153,10 @@ func (r *Repository) Import(ctx context.Context, opts ImportOptions) (*Sink, err
 		r.importing.Store(false)
 		return nil, err
 	}
+	if err := s.readArrivals(); err != nil {
+		r.importing.Store(false)
+		return nil, errors.Join(err, s.session.end())
+	}
 	s.pool = newPool(ctx, r.workers())
 	s.saver = &metaSaver{metaReader{r}, s}
 	s.content = tree.NewContentWriter(ctx, s.saver)
@@ -192,6 +204,11 @@ func (s *Sink) write(rec format.Record) error {
 		return nil
 	case *format.End:
 		s.ended = true
+		// Content that came with a snapshot which is held already may have been
+		// lost before, so it is kept.
+		if err := s.session.flush(s.ctx); err != nil {
+			return errors.Join(err, s.session.end())
+		}
 		return s.session.end()
 	}
 	if s.cur == nil {
@@ -253,6 +270,7 @@ func (s *Sink) begin(rec *format.Snapshot) error {
 		return err
 	}
 	s.cur = cur
+	s.arrivals.arrive(&cur.meta, s.opts.Backup)
 	if e := rec.Estimate; e != nil {
 		s.progress.EntriesTotal, s.progress.BytesTotal = s.progress.Entries+e.Entries, s.progress.Bytes+e.Bytes
 	}
@@ -312,15 +330,23 @@ func (s *Sink) keepsForeignCuts() bool {
 }
 
 func (s *Sink) data(rec *format.Data) error {
-	s.came(rec)
+	if err := s.came(rec); err != nil {
+		return err
+	}
+	s.arrivals.chunk(rec)
 	return s.chunk(rec)
 }
 
-// came counts a chunk that came in the stream.
-func (s *Sink) came(rec *format.Data) {
+// came counts a chunk that came in the stream, before it is stored.
+func (s *Sink) came(rec *format.Data) error {
 	s.sum.DataChunks++
+	s.sum.DataBytes += uint64(rec.Size)
 	s.progress.Bytes += uint64(rec.Size)
 	s.sent.add(rec.ID, rec.Size)
+	if s.noteNow() {
+		return s.note(s.ctx)
+	}
+	return nil
 }
 
 // chunk appends a chunk to the content that is arriving, and stores it.
@@ -403,38 +429,55 @@ func (s *Sink) keep(d *format.Data) error {
 	return nil
 }
 
-// refs takes chunks that came before in the stream or, when that was allowed,
-// that the repository holds.
+// refs takes chunks that came before: in the stream, or with a part of this very
+// snapshot in one that was cut off; or, when that was allowed, that the repository
+// holds.
 func (s *Sink) refs(rec *format.Refs) error {
 	for _, ref := range rec.Chunks {
-		if err := s.checkRef(ref); err != nil {
-			return err
+		before, err := s.checkRef(ref)
+		switch {
+		case err != nil:
+		case before != nil && before.of != nil:
+			err = s.putTogether(ref, *before)
+		default:
+			err = s.named(ref.ID, uint64(ref.Size))
 		}
-		if err := s.named(ref.ID, uint64(ref.Size)); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// checkRef fails unless a chunk may be referred to.
-func (s *Sink) checkRef(ref format.ChunkRef) error {
+// checkRef fails unless a chunk may be referred to. It returns where the chunk
+// lies if it came in a stream that was cut off and not in this one yet.
+func (s *Sink) checkRef(ref format.ChunkRef) (before *arrivedPlace, err error) {
 	size, ok := s.sent.get(ref.ID)
+	if !ok {
+		at, here, err := s.arrivedBefore(ref)
+		if err != nil {
+			return nil, err
+		}
+		if here {
+			s.sent.add(ref.ID, ref.Size)
+			before, size, ok = &at, ref.Size, true
+		}
+	}
 	if !ok && s.opts.Held {
 		hit, found, err := s.r.index.FindLive(s.r.label.LabelOf(seal.ChunkData, ref.ID))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		size, ok = hit.RawSize, found
 	}
 	if !ok {
-		return s.streamError(format.ClassReference, "refs name chunk %s, which did not come before in this stream", ref.ID)
+		return nil, s.streamError(format.ClassReference, "refs name chunk %s, which did not come before in this stream", ref.ID)
 	}
 	if size != ref.Size {
-		return s.streamError(format.ClassReference, "refs give chunk %s %d bytes, it has %d", ref.ID, ref.Size, size)
+		return nil, s.streamError(format.ClassReference, "refs give chunk %s %d bytes, it has %d", ref.ID, ref.Size, size)
 	}
 	s.progress.Bytes += uint64(size)
-	return nil
+	return before, nil
 }
 
 func (s *Sink) streamError(class format.Class, text string, args ...any) error {
@@ -469,6 +512,14 @@ func (s *Sink) eof(rec *format.EOF) (tree.Content, error) {
 func (s *Sink) commit(rec *format.Commit) error {
 	cur := s.cur
 	s.cur = nil
+	if err := s.complete(cur, rec); err != nil {
+		return err
+	}
+	s.arrived()
+	return nil
+}
+
+func (s *Sink) complete(cur *importing, rec *format.Commit) error {
 	root, stats, err := cur.edits.finish()
 	if err != nil {
 		return err
@@ -532,11 +583,18 @@ func (s *Sink) Close() error {
 	if s.ended {
 		return nil
 	}
-	// What was stored for the incomplete snapshot is listed, so that a second
-	// attempt need not send or store it again.
-	var flushErr error
+	return errors.Join(s.leave(), s.session.end())
+}
+
+// leave lists what was stored for the incomplete snapshot and notes it, so that a
+// second attempt need not send or store it again.
+func (s *Sink) leave() error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), leaveTimeMax)
+	defer cancel()
 	if s.err == nil || s.ctx.Err() == nil {
-		flushErr = s.session.flush(context.WithoutCancel(s.ctx))
+		if err := s.session.flush(ctx); err != nil {
+			return err
+		}
 	}
-	return errors.Join(flushErr, s.session.end())
+	return s.note(ctx)
 }

@@ -80,6 +80,9 @@ func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (for
 			return nil, fmt.Errorf("export: there is no snapshot %s in %s to begin from", opts.Base, r)
 		}
 	}
+	if err := e.prepareLost(); err != nil {
+		return nil, fmt.Errorf("export: %w", err)
+	}
 	go e.run()
 	return e, nil
 }
@@ -109,6 +112,8 @@ type exporter struct {
 	opts   format.ExportOptions
 	list   []*Snapshot
 	base   *Snapshot
+	lost   lostSet            // what is known to be lost
+	broken map[format.ID]bool // snapshots of whose listings a part is lost
 
 	// Of the walking goroutine.
 	sent    *idSet // chunks carried so far
@@ -116,7 +121,9 @@ type exporter struct {
 	win     *window
 	room    *semaphore.Weighted
 	fetch   sync.WaitGroup
+	current format.ID // the snapshot that is being sent
 	counts  format.Progress
+	damaged format.Loss // entries of the current snapshot of which something is lost
 	scratch format.Entry
 
 	// Of the consumer.
@@ -199,17 +206,19 @@ func (e *exporter) walk() error {
 	}
 	prev := e.base
 	for _, s := range e.list {
+		e.current, e.damaged = s.ID, format.Loss{}
 		rec := e.r.record(s)
-		if prev != nil && !e.whole() {
-			rec.Parent = prev.ID
+		parent := e.parentOf(prev, s)
+		if parent != nil && !e.whole() {
+			rec.Parent = parent.ID
 		}
 		if err := e.emit(rec); err != nil {
 			return err
 		}
-		if err := e.snapshot(prev, s); err != nil {
+		if err := e.snapshot(parent, s); err != nil {
 			return fmt.Errorf("export snapshot %s: %w", s.ID, err)
 		}
-		if err := e.emit(&format.Commit{Losses: cloneLosses(s.Losses)}); err != nil {
+		if err := e.emit(&format.Commit{Losses: e.losses(s)}); err != nil {
 			return err
 		}
 		e.counts.Snapshots++
@@ -236,7 +245,7 @@ func (e *exporter) features() []format.Feature {
 	if e.opts.Flat {
 		f = append(f, format.FeatureFlat)
 	}
-	if e.opts.Held || e.opts.HasChunk != nil && !e.opts.Flat {
+	if e.opts.Held || (e.opts.HasChunk != nil || e.opts.Arrived != nil) && !e.opts.Flat {
 		f = append(f, format.FeatureHeld)
 	}
 	if !e.opts.Plain {
@@ -260,12 +269,12 @@ func (e *exporter) findRepeated() error {
 	multi, seen := newIDSet(), newIDSet()
 	prev := e.base
 	for _, s := range e.list {
-		err := e.changes(prev, s, func(c change) error {
+		err := e.changes(e.parentOf(prev, s), s, func(c change) error {
 			if c.item == nil {
 				return nil
 			}
 			return e.content(c, func(_, _ uint64) error { return nil }, func(p tree.Piece) error {
-				if !p.IsHole() && !seen.add(p.ID, uint32(p.Size)) {
+				if !p.IsHole() && !e.isLost(p) && !seen.add(p.ID, uint32(p.Size)) {
 					multi.add(p.ID, uint32(p.Size))
 				}
 				return nil
@@ -300,7 +309,7 @@ func (e *exporter) changes(prev, cur *Snapshot, fn func(change) error) error {
 
 // listing calls fn with every entry at or below a path.
 func (e *exporter) listing(l tree.Listing, below string, fn func(change) error) error {
-	rd, err := tree.NewReader(e.ctx, l, tree.ReaderOptions{Below: below, ReadAhead: 2 * e.r.workers()})
+	rd, err := tree.NewReader(e.ctx, l, e.readerOptions(below))
 	if err != nil {
 		return err
 	}
@@ -345,7 +354,9 @@ func (e *exporter) isDir(it *tree.Item) (bool, error) {
 	if it.IsFile() {
 		return false, nil
 	}
-	if err := it.Decode(e.ctx, &e.scratch); err != nil {
+	if err := it.Decode(e.ctx, &e.scratch); e.lost.isPartOf(err) {
+		return false, nil
+	} else if err != nil {
 		return false, err
 	}
 	return e.scratch.Type == format.TypeDir, nil
@@ -387,12 +398,22 @@ func (e *exporter) differences(from, to tree.Listing, fn func(change) error) err
 			}
 			continue
 		}
+		c := change{path: d.Path, item: d.New, old: d.Old}
 		if drop, _, err := e.drops(d.New); err != nil {
 			return err
 		} else if drop {
-			continue
+			// It may have been of another type before, and have passed.
+			if d.Old == nil {
+				continue
+			}
+			if drop, _, err := e.drops(d.Old); err != nil {
+				return err
+			} else if drop {
+				continue
+			}
+			c.item = nil
 		}
-		if err := fn(change{path: d.Path, item: d.New, old: d.Old}); err != nil {
+		if err := fn(c); err != nil {
 			return err
 		}
 		// An entry that is not a directory has nothing below it: what the parent
@@ -418,7 +439,7 @@ func (e *exporter) snapshot(prev, cur *Snapshot) error {
 func (e *exporter) entry(c change) error {
 	entry := new(format.Entry)
 	if err := c.item.Decode(e.ctx, entry); err != nil {
-		return err
+		return e.passEntry(c.path, err)
 	}
 	e.counts.Entries++
 	e.counts.Path = entry.Path
@@ -428,19 +449,24 @@ func (e *exporter) entry(c change) error {
 	if err := e.emit(entry); err != nil || entry.Type != format.TypeFile {
 		return err
 	}
+	w := contentOut{e: e}
 	if !e.opts.ListingOnly {
-		w := contentOut{e: e}
 		if err := w.send(c); err != nil {
 			return fmt.Errorf("file %q: %w", entry.Path, err)
 		}
 	}
 	eof := &format.EOF{Size: c.item.Size()}
 	if body, err := c.item.EOF(e.ctx); err != nil {
-		return err
+		if err := e.endUnknown(eof, entry.Path, err); err != nil {
+			return err
+		}
 	} else if body != nil {
 		if _, err := eof.ParseBody(body); err != nil {
 			return fmt.Errorf("file %q: %w", entry.Path, err)
 		}
+	}
+	if w.lost > 0 {
+		e.endDamaged(eof, entry.Path, w.lost)
 	}
 	e.counts.Bytes += eof.Size
 	return e.emit(eof)

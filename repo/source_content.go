@@ -13,6 +13,9 @@ import (
 func (e *exporter) content(c change, same func(from, size uint64) error, piece func(tree.Piece) error) error {
 	if c.old == nil || !e.copies() {
 		pieces := tree.NewContentReader(e.ctx, metaReader{e.r}, c.item.Content())
+		if len(e.lost) > 0 {
+			pieces.PassLost(e.lost.meta)
+		}
 		for {
 			p, _, err := pieces.Next()
 			if err == io.EOF {
@@ -54,6 +57,7 @@ type contentOut struct {
 	e    *exporter
 	refs []format.ChunkRef
 	copy *format.CopyRange // run that is being gathered
+	lost uint64            // bytes for which zeros stand, since they are lost
 }
 
 func (w *contentOut) send(c change) error {
@@ -66,7 +70,10 @@ func (w *contentOut) send(c change) error {
 func (w *contentOut) piece(p tree.Piece) error {
 	e := w.e
 	switch {
-	case p.IsHole():
+	case p.IsHole() || e.isLost(p):
+		if !p.IsHole() {
+			w.lost += p.Size
+		}
 		if err := w.flush(); err != nil {
 			return err
 		}
@@ -76,7 +83,7 @@ func (w *contentOut) piece(p tree.Piece) error {
 	}
 	if !e.opts.Flat {
 		fresh := e.sent.add(p.ID, uint32(p.Size))
-		if !fresh || e.opts.HasChunk != nil && e.opts.HasChunk(p.ID, uint32(p.Size)) {
+		if !fresh || e.opts.HasChunk != nil && e.opts.HasChunk(p.ID, uint32(p.Size)) || e.opts.Arrived != nil && e.opts.Arrived(e.current, p.ID) {
 			return w.ref(p)
 		}
 	}

@@ -15,7 +15,7 @@ func main() {
 }
 
 type command struct {
-	cli.RepoFlags   `embed:""`
+	cli.SourceFlags `embed:""`
 	cli.SelectFlags `embed:""`
 }
 
@@ -25,7 +25,7 @@ func (c *command) Run(ctx context.Context, app *cli.App) error {
 	if err != nil {
 		return err
 	}
-	system, err := app.OpenSystem(ctx, &c.RepoFlags)
+	system, err := app.OpenSystem(ctx, &c.SourceFlags)
 	if err != nil {
 		return err
 	}

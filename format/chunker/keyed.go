@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 
 	rabin "github.com/restic/chunker"
 )
@@ -31,13 +32,17 @@ const (
 // A secret does not hide content from one who sees the lengths of chunks: such
 // splitters are broken. What protects is that lengths are not visible.
 type Keyed struct {
-	// Secret is 32 random bytes, never zero. Fixed splitters need none, rabin
-	// none if Polynomial is given.
+	// Secret is 32 random bytes, never zero. Fixed splitters and buzhash need
+	// none, rabin none if Polynomial is given.
 	Secret [32]byte
 	// Polynomial is rabin's, irreducible and of degree 53, bit i being the
 	// coefficient of x^i: restic's chunker_polynomial. Zero derives it from
 	// Secret. Gear ignores it.
 	Polynomial uint64
+	// Seed is buzhash's, borg's chunk_seed taken as 32 bits; HasSeed says that it
+	// was given, since 0 is one. Others ignore it.
+	Seed    uint32
+	HasSeed bool
 }
 
 // Public returns the key of cuts that anyone may know and repeat, for streams
@@ -92,4 +97,13 @@ func (k Keyed) polynomial() (rabin.Pol, error) {
 		return 0, fmt.Errorf("derive a polynomial (another secret is needed): %w", err)
 	}
 	return derived, nil
+}
+
+// NewPolynomial draws a polynomial as Keyed takes it.
+func NewPolynomial(rand io.Reader) (uint64, error) {
+	drawn, err := rabin.DerivePolynomial(rand)
+	if err != nil {
+		return 0, fmt.Errorf("draw a polynomial: %w", err)
+	}
+	return uint64(drawn), nil
 }

@@ -31,8 +31,8 @@ const (
 // of the new file would give, as long as the old chunks are the cuts of the
 // same splitter with the same secret.
 //
-// It goes by one property of splitters: a cut depends on the bytes since the
-// last cut alone. So a chunk stays if its bytes did not change and it begins at
+// It goes by one property of splitters, which buzhash lacks: a cut depends on the
+// bytes since the last cut alone. So a chunk stays if its bytes did not change and it begins at
 // a cut, and cutting again ends as soon as it meets a cut of the old file
 // behind the change. Fixed splitters are no special case; after a shift by other
 // than a multiple of their length they simply never meet one.

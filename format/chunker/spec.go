@@ -22,7 +22,10 @@ const (
 	// It keeps the chance of a cut after a byte at most 1/32.
 	gearSpanMin = 64
 
-	// rabinAverageMax is the greatest average of rabin. A power of two, so one
+	// windowMax is more than the greatest window of buzhash.
+	windowMax = 64 * kiB
+
+	// rabinAverageMax is the greatest average of rabin and buzhash. A power of two, so one
 	// step below SizeMax.
 	rabinAverageMax = 16 * miB
 )
@@ -32,10 +35,14 @@ type Method string
 
 // The methods, named as at the beginning of a Spec's text.
 const (
-	Fixed Method = "fixed"
-	Gear  Method = "gear"
-	Rabin Method = "rabin"
+	Fixed   Method = "fixed"
+	Gear    Method = "gear"
+	Rabin   Method = "rabin"
+	Buzhash Method = "buzhash"
 )
+
+// methodNames is for errors.
+const methodNames = "fixed, gear, rabin or buzhash"
 
 // Spec names a splitter without its secret, and so may be recorded and shown.
 // Sizes are in bytes. Specs are comparable; equal ones print equal texts.
@@ -47,9 +54,14 @@ type Spec struct {
 	// than Min. For Fixed both equal Avg.
 	Min int
 	// Avg is the mean length of gear's chunks on random content. For rabin it
-	// is what restic calls average: the mean distance from Min to the cut.
+	// and buzhash it is what restic calls average: the mean distance from Min to
+	// the cut.
 	Avg int
 	Max int
+
+	// Window is how many bytes decide whether buzhash cuts before them; zero for
+	// the others.
+	Window int
 }
 
 // ParseSpec reads the text of a spec:
@@ -59,6 +71,9 @@ type Spec struct {
 //	gear:16KiB,64KiB,256KiB      minimum, average, maximum
 //	rabin                        restic's rabin:512KiB,1MiB,8MiB
 //	rabin:512KiB,1MiB,8MiB       minimum, average (a power of two), maximum
+//	buzhash                      borg's buzhash:512KiB,2MiB,8MiB,4095
+//	buzhash:32KiB,128KiB,512KiB  likewise, with borg's window of 4095 bytes or
+//	                             another one as a fourth size
 //
 // A size is a number of bytes, or one with the unit KiB or MiB.
 func ParseSpec(text string) (Spec, error) {
@@ -76,14 +91,14 @@ func parseSpec(text string) (Spec, error) {
 	name, list, hasSizes := strings.Cut(text, ":")
 	spec := Spec{Method: Method(name)}
 	switch spec.Method {
-	case Fixed, Gear, Rabin:
+	case Fixed, Gear, Rabin, Buzhash:
 	default:
-		return Spec{}, fmt.Errorf("no method %q: it is fixed, gear or rabin", shorten(name))
+		return Spec{}, fmt.Errorf("no method %q: it is %s", shorten(name), methodNames)
 	}
 	var sizes []int
 	if hasSizes {
-		// A fourth field is enough to know that there are too many.
-		for _, field := range strings.SplitN(list, ",", 4) {
+		// One field more than any method has is enough to know that there are too many.
+		for _, field := range strings.SplitN(list, ",", 5) {
 			size, err := parseSize(field)
 			if err != nil {
 				return Spec{}, err
@@ -101,13 +116,21 @@ func parseSpec(text string) (Spec, error) {
 		}
 	case spec.Method == Rabin && len(sizes) == 0:
 		spec = ResticRabin
+	case spec.Method == Buzhash && len(sizes) == 0:
+		spec = BorgBuzhash
+	case spec.Method == Buzhash && len(sizes) == 4:
+		spec.Min, spec.Avg, spec.Max, spec.Window = sizes[0], sizes[1], sizes[2], sizes[3]
 	case spec.Method != Fixed && len(sizes) == 3:
 		spec.Min, spec.Avg, spec.Max = sizes[0], sizes[1], sizes[2]
+		if spec.Method == Buzhash {
+			spec.Window = BorgBuzhash.Window
+		}
 	default:
 		return Spec{}, fmt.Errorf("wrong number of sizes: %s", map[Method]string{
-			Fixed: "fixed takes one, as in fixed:64KiB",
-			Gear:  "gear takes the average, as in gear:64KiB, or minimum, average and maximum, as in gear:16KiB,64KiB,256KiB",
-			Rabin: "rabin takes none, or minimum, average and maximum, as in rabin:512KiB,1MiB,8MiB",
+			Fixed:   "fixed takes one, as in fixed:64KiB",
+			Gear:    "gear takes the average, as in gear:64KiB, or minimum, average and maximum, as in gear:16KiB,64KiB,256KiB",
+			Rabin:   "rabin takes none, or minimum, average and maximum, as in rabin:512KiB,1MiB,8MiB",
+			Buzhash: "buzhash takes none, or minimum, average, maximum and perhaps the window, as in buzhash:512KiB,2MiB,8MiB",
 		}[spec.Method])
 	}
 	return spec, nil
@@ -116,10 +139,17 @@ func parseSpec(text string) (Spec, error) {
 // ResticRabin is how restic cuts, given its polynomial.
 var ResticRabin = Spec{Method: Rabin, Min: 512 * kiB, Avg: miB, Max: 8 * miB}
 
+// BorgBuzhash is how borg cuts files, given the chunk_seed of its repository, if
+// nothing else is asked for.
+var BorgBuzhash = Spec{Method: Buzhash, Min: 512 * kiB, Avg: 2 * miB, Max: 8 * miB, Window: 4095}
+
 func gearDefaults(avg int) (least, average, most int) { return avg / 4, avg, avg * 4 }
 
 // Validate says what is wrong with a spec that was not made by ParseSpec.
 func (s Spec) Validate() error {
+	if s.Method != Buzhash && s.Window != 0 {
+		return fmt.Errorf("%s: it has no window to choose", s.Method)
+	}
 	switch s.Method {
 	case Fixed:
 		if s.Min != s.Avg || s.Max != s.Avg {
@@ -129,9 +159,9 @@ func (s Spec) Validate() error {
 			return fmt.Errorf("size %s: it must be from 1 byte to %s", formatSize(s.Avg), formatSize(SizeMax))
 		}
 		return nil
-	case Gear, Rabin:
+	case Gear, Rabin, Buzhash:
 	default:
-		return fmt.Errorf("no method %q: it is fixed, gear or rabin", shorten(string(s.Method)))
+		return fmt.Errorf("no method %q: it is %s", shorten(string(s.Method)), methodNames)
 	}
 	if s.Min < windowSize {
 		return fmt.Errorf("minimum %s: it must be at least %d bytes", formatSize(s.Min), windowSize)
@@ -147,6 +177,14 @@ func (s Spec) Validate() error {
 			return fmt.Errorf("maximum %s: it must be more than the average %s", formatSize(s.Max), formatSize(s.Avg))
 		}
 		return nil
+	}
+	if s.Method == Buzhash {
+		if s.Window < 1 || s.Window >= windowMax {
+			return fmt.Errorf("window %s: it must be from 1 byte to less than %s", formatSize(s.Window), formatSize(windowMax))
+		}
+		if s.Max <= s.Min+s.Window {
+			return fmt.Errorf("maximum %s: it must be more than the minimum %s and the window of %d bytes", formatSize(s.Max), formatSize(s.Min), s.Window)
+		}
 	}
 	if s.Avg < windowSize || s.Avg > rabinAverageMax || s.Avg&(s.Avg-1) != 0 {
 		return fmt.Errorf("average %s: it must be a power of two from %d bytes to %s", formatSize(s.Avg), windowSize, formatSize(rabinAverageMax))
@@ -166,6 +204,10 @@ func (s Spec) String() string {
 		return "fixed:" + formatSize(s.Avg)
 	case s == ResticRabin:
 		return "rabin"
+	case s == BorgBuzhash:
+		return "buzhash"
+	case s.Method == Buzhash && s.Window != BorgBuzhash.Window:
+		return fmt.Sprintf("%s:%s,%s,%s,%s", s.Method, formatSize(s.Min), formatSize(s.Avg), formatSize(s.Max), formatSize(s.Window))
 	case s == Spec{Method: Gear, Min: least, Avg: average, Max: most}:
 		return "gear:" + formatSize(s.Avg)
 	}

@@ -11,14 +11,20 @@ import (
 
 func TestParseSpecErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                             "it is fixed, gear or rabin",
-		"buzhash:64KiB":                `no method "buzhash"`,
-		"Gear:64KiB":                   "it is fixed, gear or rabin",
+		"":                             "it is fixed, gear, rabin or buzhash",
+		"buzzhash:64KiB":               `no method "buzzhash"`,
+		"buzhash:64KiB":                "buzhash takes none",
+		"buzhash:1,2,3,4,5":            "wrong number of sizes",
+		"buzhash:64,64,4159":           "more than the minimum 64 and the window of 4095 bytes",
+		"buzhash:64,64,1MiB,64KiB":     "less than 64KiB",
+		"buzhash:64,1000,1MiB":         "power of two",
+		"buzhash:64,64,33MiB":          "from 1 to 32MiB",
+		"Gear:64KiB":                   "it is fixed, gear, rabin or buzhash",
 		"fixed":                        "fixed takes one",
 		"fixed:1,2,3":                  "fixed takes one",
 		"gear":                         "gear takes the average",
 		"gear:1KiB,2KiB":               "gear takes the average",
-		"gear:1KiB,2KiB,3KiB,4KiB":     "4KiB",
+		"gear:1KiB,2KiB,3KiB,4KiB":     "gear takes the average",
 		"rabin:1MiB":                   "rabin takes none",
 		"rabin:":                       `size ""`,
 		"fixed:":                       `size ""`,
@@ -80,7 +86,7 @@ func TestSpecText(t *testing.T) {
 }
 
 func FuzzParseSpec(f *testing.F) {
-	for _, text := range []string{"fixed:64KiB", "gear:64KiB", "gear:16KiB,64KiB,256KiB", "gear:65,1000,1001", "rabin", "rabin:512KiB,1MiB,8MiB", "gear:8MiB", "x:1,2,3,4,5"} {
+	for _, text := range []string{"fixed:64KiB", "gear:64KiB", "gear:16KiB,64KiB,256KiB", "gear:65,1000,1001", "rabin", "rabin:512KiB,1MiB,8MiB", "gear:8MiB", "buzhash", "buzhash:64,64,66,1", "buzhash:512KiB,2MiB,8MiB,4094", "x:1,2,3,4,5"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -3,8 +3,8 @@ package chunker
 import "fmt"
 
 // Splitter finds the ends of chunks in a stream of bytes. Where it cuts depends
-// on the bytes since the last cut alone, never on how much of them it is shown
-// at a time. It is for one goroutine; a Factory makes as many as are needed.
+// on the bytes since the last cut alone (with buzhash also on those that follow
+// the cut), never on how much of them it is shown at a time. It is for one goroutine; a Factory makes as many as are needed.
 type Splitter interface {
 	// Cut returns the length n of the next chunk, which begins at the head of
 	// buf: 0 < n <= len(buf). Zero says that more bytes are needed; that
@@ -27,9 +27,10 @@ type Splitter interface {
 // Factory makes splitters of one spec and secret, which share its tables. It
 // does not change, and any number of goroutines may use it.
 type Factory struct {
-	spec  Spec
-	gear  *gearTables
-	rabin *rabinTables
+	spec    Spec
+	gear    *gearTables
+	rabin   *rabinTables
+	buzhash *buzhashTables
 }
 
 // New checks the spec, derives the tables that it needs from the secret, and
@@ -53,6 +54,11 @@ func New(spec Spec, keyed Keyed) (*Factory, error) {
 			return nil, fmt.Errorf("make splitter %s: %w", spec, err)
 		}
 		f.rabin = newRabinTables(spec, polynomial)
+	case Buzhash:
+		if !keyed.HasSeed {
+			return nil, fmt.Errorf("make splitter %s: it needs a seed, which only repositories of borg have", spec)
+		}
+		f.buzhash = newBuzhashTables(spec, keyed.Seed)
 	}
 	return f, nil
 }
@@ -68,6 +74,8 @@ func (f *Factory) Splitter() Splitter {
 		return &gearSplitter{tables: f.gear}
 	case Rabin:
 		return &rabinSplitter{tables: f.rabin}
+	case Buzhash:
+		return &buzhashSplitter{tables: f.buzhash}
 	default:
 		return fixedSplitter(f.spec.Avg)
 	}

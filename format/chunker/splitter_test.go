@@ -17,7 +17,7 @@ import (
 // testPolynomial is irreducible and of degree 53.
 const testPolynomial = 0x3DA3358B4DC173
 
-var testKeyed = chunker.Keyed{Secret: [32]byte(sequence(32))}
+var testKeyed = chunker.Keyed{Secret: [32]byte(sequence(32)), Seed: 0x9E3779B9, HasSeed: true}
 
 // sequence returns the bytes 0, 1, 2, ...
 func sequence(length int) []byte {
@@ -73,6 +73,7 @@ var smallTexts = []string{
 	"fixed:1", "fixed:1000", "fixed:4KiB",
 	"gear:256", "gear:64,128,129", "gear:1KiB", "gear:16KiB", "gear:1000,5000,60000", "gear:64KiB",
 	"rabin:64,64,65", "rabin:512,1KiB,8KiB", "rabin:100,4KiB,100000", "rabin:64,64KiB,1MiB",
+	"buzhash:64,64,66,1", "buzhash:512,1KiB,16KiB", "buzhash:100,4KiB,100000,64", "buzhash:64,64KiB,1MiB",
 }
 
 // mixedBytes is random data with runs of one byte and repeats in it.
@@ -250,7 +251,9 @@ func TestNewRefuses(t *testing.T) {
 		{chunker.ResticRabin, chunker.Keyed{Polynomial: testPolynomial ^ 2}, "irreducible"},
 		{chunker.ResticRabin, chunker.Keyed{Polynomial: 0x11b}, "degree 53"},
 		{chunker.ResticRabin, chunker.Keyed{Polynomial: 1<<63 | 1}, "degree 53"},
+		{chunker.BorgBuzhash, chunker.Keyed{Secret: testKeyed.Secret}, "needs a seed"},
 		{chunker.Spec{}, testKeyed, "no method"},
+		{chunker.Spec{Method: chunker.Fixed, Min: 1, Avg: 1, Max: 1, Window: 1}, testKeyed, "no window"},
 		{chunker.Spec{Method: chunker.Gear}, testKeyed, "minimum 0"},
 	} {
 		if _, err := chunker.New(c.spec, c.keyed); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -3,9 +3,11 @@ package chunker_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"flag"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -33,6 +35,7 @@ type cutVector struct {
 	Spec       string  `json:"spec"`
 	Secret     string  `json:"secret,omitempty"`
 	Polynomial string  `json:"polynomial,omitempty"`
+	Seed       string  `json:"seed,omitempty"`
 	Input      []piece `json:"input"`
 	SHA256     string  `json:"sha256"`
 	Chunks     []int   `json:"chunks"`
@@ -61,6 +64,13 @@ func (v cutVector) keyed(t *testing.T) (k chunker.Keyed) {
 		}
 		k.Polynomial = p
 	}
+	if v.Seed != "" {
+		seed, err := strconv.ParseUint(v.Seed, 16, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Seed, k.HasSeed = uint32(seed), true
+	}
 	return k
 }
 
@@ -85,7 +95,7 @@ func readJSON(t *testing.T, path string, into any) {
 }
 
 func TestVectorsOfCuts(t *testing.T) {
-	for _, method := range []string{"fixed", "gear", "rabin"} {
+	for _, method := range []string{"fixed", "gear", "rabin", "buzhash"} {
 		path := filepath.Join("testdata", method+".json")
 		var vectors []cutVector
 		readJSON(t, path, &vectors)
@@ -141,13 +151,13 @@ func TestVectorsOfNames(t *testing.T) {
 	var vectors struct {
 		Valid []struct {
 			Text, Canonical, Method string
-			Min, Avg, Max           int
+			Min, Avg, Max, Window   int
 		}
 		Invalid []string
 	}
 	readJSON(t, "testdata/names.json", &vectors)
 	for _, v := range vectors.Valid {
-		want := chunker.Spec{Method: chunker.Method(v.Method), Min: v.Min, Avg: v.Avg, Max: v.Max}
+		want := chunker.Spec{Method: chunker.Method(v.Method), Min: v.Min, Avg: v.Avg, Max: v.Max, Window: v.Window}
 		spec, err := chunker.ParseSpec(v.Text)
 		if err != nil {
 			t.Errorf("%q: %v", v.Text, err)
@@ -169,7 +179,7 @@ func TestVectorsOfNames(t *testing.T) {
 
 func TestVectorsLieInSpec(t *testing.T) {
 	names, err := filepath.Glob("testdata/*.json")
-	if err != nil || len(names) != 5 {
+	if err != nil || len(names) != 7 {
 		t.Fatalf("%d vector files, %v", len(names), err)
 	}
 	copies, err := filepath.Glob(specVectors + "/*.json")
@@ -185,5 +195,43 @@ func TestVectorsLieInSpec(t *testing.T) {
 		if err != nil || !bytes.Equal(here, there) {
 			t.Errorf("%s differs from its copy in %s (%v)", name, specVectors, err)
 		}
+	}
+}
+
+// TestBuzhashTable computes hashes from the table that is published, without the
+// splitter.
+func TestBuzhashTable(t *testing.T) {
+	var texts []string
+	readJSON(t, "testdata/buzhash-table.json", &texts)
+	if len(texts) != 256 {
+		t.Fatalf("%d numbers", len(texts))
+	}
+	var table [256]uint32
+	for i, text := range texts {
+		table[i] = binary.BigEndian.Uint32(unhex(t, text))
+	}
+	const seed, window, least, most, mask = 0x9E3779B9, 4095, 512, 16 << 10, 1<<10 - 1
+	data := randomBytes(12, 20_000)
+	var want []int
+	for rest := data; len(rest) > 0; {
+		end := min(len(rest), most)
+		n := least
+		for ; n+window < end; n++ {
+			var sum uint32
+			for j, b := range rest[n : n+window] {
+				sum ^= bits.RotateLeft32(table[b]^seed, (window-1-j)%32)
+			}
+			if sum&mask == 0 {
+				break
+			}
+		}
+		if n+window >= end {
+			n = end
+		}
+		want = append(want, n)
+		rest = rest[n:]
+	}
+	if diff := cmp.Diff(want, cutWhole(t, newFactory(t, "buzhash:512,1KiB,16KiB").Splitter(), data)); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -201,7 +201,7 @@ func (a *applier) times(fd int, path string, m *metadata) {
 
 func (a *applier) checkTime(path string, m *metadata, st *unix.Stat_t) {
 	if got := timeOf(st.Mtim); got != m.mtime {
-		a.loss(LossTime, path, fmt.Errorf("the file system stores the time of modification %d s as %d s", m.mtime.Sec, got.Sec))
+		a.loss(LossTimeRange, path, fmt.Errorf("the file system stores the time of modification %d s as %d s", m.mtime.Sec, got.Sec))
 	}
 }
 

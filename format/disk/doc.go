@@ -14,6 +14,9 @@
 // the rest. The merge compares that with the previous snapshot and says what is
 // to be done about each path. Readers do it. Next hands out the result.
 //
+// Trees that share files by hard links are scanned one after another with the
+// same Inodes (scan_inodes.go), each after a Survey (scan_survey.go).
+//
 // A restore begins at NewRestore (restore.go). The caller's goroutine keeps the
 // directories of the current path open and gathers files into loads, and workers
 // write them:
@@ -26,5 +29,6 @@
 //
 // What the kernel says about a file, and how it becomes an entry, is in
 // meta_linux.go, which both directions use. Programs and repo's callers import
-// this package; it imports format and nothing else of bk. It is for Linux.
+// this package; it imports format, format/chunker and format/internal/spill. It
+// is for Linux.
 package disk

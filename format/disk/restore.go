@@ -56,6 +56,8 @@ type Restore struct {
 	snapshot snapshotState
 	stack    []*outDir
 	current  *outFile // the file whose content is coming
+	path     string   // of the last entry in this snapshot, in the target
+	placed   bool     // whether there was one, and it lies in the target
 	content  content
 	history  history
 	load     *load
@@ -192,8 +194,9 @@ func (r *Restore) Write(rec format.Record) error {
 }
 
 func (r *Restore) write(rec format.Record) error {
-	if _, ok := rec.(*format.Extension); ok {
-		return nil // what this version does not know, a file system cannot hold
+	if x, ok := rec.(*format.Extension); ok {
+		r.extension(x)
+		return nil
 	}
 	if err := r.expectKind(rec.Kind()); err != nil {
 		return err
@@ -223,6 +226,14 @@ func (r *Restore) write(rec format.Record) error {
 		return r.end()
 	}
 	return format.Errorf(format.ClassKind, "a record of a kind that a restore does not know")
+}
+
+// extension counts what this version does not know, and a file system cannot
+// hold: records that belong to an object that is restored.
+func (r *Restore) extension(x *format.Extension) {
+	if (r.stage == inSnapshot || r.stage == inFile) && r.placed {
+		r.report.problem(LossExtension, r.path, fmt.Errorf("a record %s belongs to it", x.Name))
+	}
 }
 
 // expectKind refuses a record that has no place where it comes.

@@ -144,8 +144,10 @@ const (
 	LossACL        = "acl"
 	LossFlags      = "flags"
 	LossTime       = "time"
-	LossDevice     = "device"   // a device node that may not be made here
-	LossHardlink   = "hardlink" // a member that had to become a file of its own
+	LossTimeRange  = "time-range" // the file system cannot go there
+	LossExtension  = "extension"  // an unknown key or an x- record
+	LossDevice     = "device"     // a device node that may not be made here
+	LossHardlink   = "hardlink"   // a member that had to become a file of its own
 )
 
 // Problem is one thing that the target does not hold as the snapshot has it.

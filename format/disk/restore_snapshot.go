@@ -53,6 +53,7 @@ func (r *Restore) begin(s *format.Snapshot) error {
 		return format.Errorf(format.ClassParent, "the parent %s is not the snapshot before", s.Parent)
 	}
 	r.snapshot = snapshotState{index: index, id: s.ID, parent: s.Parent, unsorted: s.Unsorted}
+	r.placed = false
 	for _, root := range s.Roots {
 		if rel, ok := r.inTarget(root, true); ok {
 			r.snapshot.roots = append(r.snapshot.roots, rel)
@@ -128,6 +129,7 @@ func (r *Restore) entry(e *format.Entry) error {
 		return treeError(e.Path, "")
 	}
 	p, inside := r.inTarget(e.Path, isDir)
+	r.path, r.placed = p, inside
 	if e.Type == format.TypeFile {
 		r.stage = inFile
 	}
@@ -139,6 +141,9 @@ func (r *Restore) entry(e *format.Entry) error {
 	}
 	r.snapshot.matched = true
 	r.snapshot.matchDir = r.snapshot.matchDir || isDir || e.Path != r.opts.Prefix
+	if len(e.Extra) > 0 {
+		r.report.problem(LossExtension, p, fmt.Errorf("it has the key %q", e.Extra[0].Key))
+	}
 	m := r.metadataOf(e)
 	switch e.Type {
 	case format.TypeDir:

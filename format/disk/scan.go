@@ -17,14 +17,18 @@ import (
 	"github.com/bk-backup/bk/format/chunker"
 )
 
-// ScanOptions says what to scan and how. Roots or Stdin, and ChunkerFor, are
-// required; the zero value of everything else is safe.
+// ScanOptions says what to scan and how. Roots, Dir or Stdin, and ChunkerFor,
+// are required; the zero value of everything else is safe.
 type ScanOptions struct {
 	// Roots are paths of files and directories. They are made absolute, links in
 	// their parents are followed, a link as root itself is not. Entries are named
 	// from "/" ("home/u/x"), and the directories above a root are entries too,
 	// but "/" only if it is a root.
 	Roots []string
+	// Dir, if set, is scanned instead of Roots: a directory that stands for the
+	// path At of the listing ("": its root), whatever lies above it. Errors name
+	// paths of the listing.
+	Dir, At string
 	// Stdin, if set, is scanned instead of Roots: it becomes the content of one
 	// file with the path StdinName. Where reading it fails, so does the scan, and
 	// there is no snapshot. Close does not wait for a Read that blocks.
@@ -68,6 +72,23 @@ type ScanOptions struct {
 	// Dedup sends chunks that were sent before as refs. It remembers some hundred
 	// thousand of the last ones; older ones may be sent again.
 	Dedup bool
+
+	// Survey, if set, is that of Dir, and Inodes what was learnt by scans of other
+	// trees that have files in common with this one. Files with several names are
+	// then groups of hard links only as far as the names lie in Dir; the content
+	// of what came with another tree is not read again; and a file is unchanged
+	// beside Previous (which is to be a survey's listing) if it is the same inode,
+	// otherwise its entry goes out. The same Inodes serve one scan after another.
+	Survey *Survey
+	Inodes *Inodes
+	// Translate, if set, is given every entry that would go out and may change
+	// it, be it into one of another type. read returns the content of a file of
+	// at most 64 KiB. An error is a loss of the kind xattr and no more. It is
+	// called by several goroutines at a time.
+	Translate func(e *format.Entry, read func() ([]byte, error)) error
+	// ListingOnly and Flat are those of format.ExportOptions: no content but eof
+	// records; no refs, where what is needed for the latter is read again.
+	ListingOnly, Flat bool
 
 	// Atime records when files were last read. It is left out otherwise: it
 	// differs from one scan to the next and is seldom wanted back.
@@ -166,7 +187,10 @@ func Scan(ctx context.Context, options ScanOptions) (*Scanner, error) {
 	s.tasks = make(chan *group, 2*workers)
 	s.segments = make(chan *segment, workers)
 	s.out = make(chan *group, 64)
-	if options.Dedup {
+	switch {
+	case options.Dedup && options.Inodes != nil:
+		s.sent = options.Inodes.sent
+	case options.Dedup:
 		s.sent = newSentSet()
 	}
 	s.begin()
@@ -183,8 +207,8 @@ func (s *Scanner) prepare() error {
 	if (o.Previous == nil) != o.Snapshot.Parent.IsZero() {
 		return errors.New("scan: a previous listing and a parent's id come together or not at all")
 	}
-	if (o.Stdin == nil) == (len(o.Roots) == 0) {
-		return errors.New("scan: either roots or a standard input must be given")
+	if err := o.checkSources(); err != nil {
+		return err
 	}
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
@@ -201,6 +225,8 @@ func (s *Scanner) prepare() error {
 			return fmt.Errorf("scan: name the standard input: %w", err)
 		}
 		s.roots = []string{o.StdinName}
+	} else if o.Dir != "" {
+		s.tree, s.roots = &rootTree{isRoot: true}, []string{o.At}
 	} else {
 		var err error
 		if s.tree, s.roots, err = newRootTree(o.Roots); err != nil {
@@ -209,6 +235,28 @@ func (s *Scanner) prepare() error {
 	}
 	if o.Snapshot.Roots == nil {
 		o.Snapshot.Roots = s.roots
+	}
+	return nil
+}
+
+// checkSources refuses what contradicts itself about what is scanned.
+func (o *ScanOptions) checkSources() error {
+	given := 0
+	for _, is := range []bool{o.Stdin != nil, len(o.Roots) > 0, o.Dir != ""} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		return errors.New("scan: either roots, a directory or a standard input must be given")
+	case o.Dedup && o.Flat:
+		return errors.New("scan: a flat stream has no refs")
+	case o.Survey != nil && o.Dir == "" || (o.Survey == nil) != (o.Inodes == nil):
+		return errors.New("scan: a survey, inodes and a directory come together")
+	}
+	if err := format.CheckPath(o.At); err != nil {
+		return fmt.Errorf("scan: place the directory in the listing: %w", err)
 	}
 	return nil
 }

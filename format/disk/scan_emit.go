@@ -74,6 +74,9 @@ func (s *Scanner) Next() (format.Record, error) {
 func (s *Scanner) stepHeader() (format.Record, error) {
 	s.step = s.stepSnapshot
 	h := &format.Header{Version: format.Version, Producer: s.options.Producer, Created: s.options.Created}
+	if s.options.Flat {
+		h.Features = append(h.Features, format.FeatureFlat)
+	}
 	if s.options.Previous != nil {
 		h.Features = append(h.Features, format.FeatureBase)
 	}
@@ -160,6 +163,9 @@ func (s *Scanner) beginItem(it *item) (format.Record, error) {
 	if it.entry.Type == format.TypeFile {
 		s.step = s.stepContent
 		s.pieces, s.size = it.pieces, 0
+		if s.keeps(it) {
+			s.options.Inodes.begin()
+		}
 	}
 	return &it.entry, nil
 }
@@ -225,6 +231,12 @@ func (s *Scanner) stepContent() (format.Record, error) {
 	}
 }
 
+// keeps reports whether other trees may have the same file as a new one.
+func (s *Scanner) keeps(it *item) bool {
+	return s.options.Inodes != nil && it.task == taskFile && it.known == nil && it.status.nlink > 1 &&
+		!s.options.Flat && !s.options.ListingOnly
+}
+
 // flushRefs returns the refs gathered, or nil.
 func (s *Scanner) flushRefs() format.Record {
 	if len(s.refs.Chunks) == 0 {
@@ -254,7 +266,12 @@ func (s *Scanner) countPiece(p *piece) {
 	if s.item.task == taskLink {
 		return
 	}
-	s.stats.BytesRead += size
+	if s.item.known == nil {
+		s.stats.BytesRead += size
+	}
+	if s.keeps(s.item) {
+		s.options.Inodes.add(p)
+	}
 	if c := s.item.content; c != nil {
 		c.pieces = append(c.pieces, piece{hole: p.hole, id: p.id, size: p.size, known: true})
 	}
@@ -266,6 +283,11 @@ func (s *Scanner) nextSegment() (bool, error) {
 	if s.segment != nil {
 		s.item.stream.window.Release(s.segment.weight)
 		s.segment = nil
+	}
+	if s.item.known != nil {
+		var err error
+		s.pieces, err = s.options.Inodes.read(s.item.known)
+		return len(s.pieces) > 0, err
 	}
 	stream := s.item.stream
 	if stream == nil {
@@ -304,6 +326,14 @@ func (s *Scanner) stepEOF() (format.Record, error) {
 	it := s.item
 	if c := it.content; c != nil && it.task != taskLink {
 		c.cut = it.cut
+	}
+	if s.keeps(it) && it.cut == "" && !it.lost(LossChanged) {
+		if err := s.options.Inodes.keep(&it.status); err != nil {
+			return nil, err
+		}
+	}
+	if s.options.ListingOnly {
+		s.size = it.entry.Size
 	}
 	s.commit.Bytes += s.size
 	s.eof = format.EOF{Size: s.size, Error: it.cut}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"math/bits"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -36,8 +37,10 @@ type item struct {
 	// had says that the previous listing has something here or below.
 	had      bool
 	hardlink string
-	content  *linkContent // of the group of hard links, to be recorded or repeated
-	reserved int64        // bytes of the budget
+	names    uint32        // how many the entry has in the listing; 0: as status says
+	content  *linkContent  // of the group of hard links, to be recorded or repeated
+	known    *knownContent // that need not be read
+	reserved int64         // bytes of the budget
 
 	// From a reader:
 	entry    format.Entry
@@ -74,6 +77,34 @@ func (it *item) fail(op string, err error) {
 // note records a trouble in spite of which the item goes out.
 func (it *item) note(loss, op string, err error) {
 	it.troubles = append(it.troubles, trouble{loss, &fs.PathError{Op: op, Path: "/" + it.path, Err: err}})
+}
+
+// fill makes the entry of what status tells.
+func (it *item) fill(owners *ownerMemo) {
+	it.entry = format.Entry{Target: it.entry.Target}
+	it.status.fill(&it.entry, it.path, owners)
+	it.entry.Hardlink = it.hardlink
+	if it.names > 0 {
+		it.entry.Links = uint64(it.names)
+	}
+}
+
+// translate gives the complete entry to the caller's function, if there is one.
+func (it *item) translate(o *ScanOptions, read func() ([]byte, error)) {
+	if o.Translate == nil {
+		return
+	}
+	if read == nil {
+		read = func() ([]byte, error) { return nil, errors.New("it has no content") }
+	}
+	if err := o.Translate(&it.entry, read); err != nil {
+		it.note(LossXattr, "understand attributes of", err)
+	}
+}
+
+// lost reports whether a trouble of a kind was noted.
+func (it *item) lost(kind string) bool {
+	return slices.ContainsFunc(it.troubles, func(t trouble) bool { return t.loss == kind })
 }
 
 // troubleOf tells what vanished from what cannot be read.

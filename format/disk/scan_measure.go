@@ -33,7 +33,7 @@ func Measure(ctx context.Context, options ScanOptions) (format.Estimate, error) 
 	p := newWalker()
 	top, err := w.root(tree, p)
 	if err != nil {
-		return estimate, fmt.Errorf("measure: look at /: %w", err)
+		return estimate, fmt.Errorf("measure: %w", err)
 	}
 	if tree.isRoot {
 		estimate.Entries++

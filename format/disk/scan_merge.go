@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"slices"
 
@@ -26,6 +27,7 @@ type merge struct {
 	hasGone  bool
 
 	links       map[linkKey]*linkGroup
+	named       groupNames
 	linksWeight int64
 	group       *group
 }
@@ -65,10 +67,10 @@ func (m *merge) run() error {
 func (m *merge) scanRoots() error {
 	top, err := m.walk.root(m.tree, m.walker)
 	if err != nil {
-		return fmt.Errorf("scan: look at /: %w", err)
+		return fmt.Errorf("scan: %w", err)
 	}
 	if m.tree.isRoot {
-		return m.directory("", &top.status, top)
+		return m.directory(top.path, &top.status, top)
 	}
 	if err := m.await(top); err != nil {
 		return err
@@ -161,6 +163,7 @@ func (m *merge) directory(path string, st *status, l *listing) error {
 	it.had = had
 	st.fill(&it.entry, path, &m.memo)
 	it.entry.Xattrs, it.entry.Flags = l.xattrs, l.flags
+	it.translate(&m.options, nil)
 	if l.xattrE != nil {
 		it.note(LossXattr, "read attributes of", l.xattrE)
 	}
@@ -173,10 +176,17 @@ func (m *merge) directory(path string, st *status, l *listing) error {
 // file makes the item of anything but a directory, or none if nothing changed.
 func (m *merge) file(n *node) error {
 	st := &n.status
-	link, hardlink := m.linkOf(n)
 	prev, had, err := m.match(n.path, false)
 	if err != nil {
 		return err
+	}
+	link, names, err := m.linkOf(n, prev)
+	if err != nil {
+		return err
+	}
+	hardlink := ""
+	if link != nil {
+		hardlink = link.name
 	}
 	isFile := st.isFile()
 	same := prev != nil && m.sameStatus(prev, st, hardlink)
@@ -184,27 +194,32 @@ func (m *merge) file(n *node) error {
 		m.unchanged(st)
 		return nil
 	}
-	if isFile {
+	if m.options.Survey != nil {
+		same = false // a survey knows no more of a file than its status
+	} else if isFile {
 		// Of the rest only a reader can tell, and only if ctime need not agree.
 		same = same && m.options.IgnoreCtime && m.sameInode(prev, st) && link == nil
 	}
-	what, size := taskMeta, uint64(0)
-	if isFile {
-		what, size = taskFile, st.size
-		if link != nil && link.content != nil {
-			what, size = taskLink, 0
-		}
+	known, err := m.knownContent(st)
+	if err != nil {
+		return err
 	}
-	reserved := int64(0)
-	if isFile && what == taskFile {
-		reserved = reserveSize(size)
+	what, reserved := taskMeta, int64(0)
+	switch {
+	case isFile && link != nil && link.content != nil:
+		what, known = taskLink, nil
+	case isFile:
+		what = taskFile
+		if known == nil && !m.options.ListingOnly {
+			reserved = reserveSize(st.size)
+		}
 	}
 	it, err := m.add(what, n.path, reserved)
 	if err != nil {
 		return err
 	}
 	it.name, it.dir, it.status = n.name, n.in, *st
-	it.had, it.hardlink = had, hardlink
+	it.had, it.hardlink, it.names, it.known = had, hardlink, names, known
 	if same {
 		it.prev = cloneForCompare(prev)
 	}
@@ -214,29 +229,94 @@ func (m *merge) file(n *node) error {
 	return nil
 }
 
+// knownContent returns the content of a file that came with another tree, or nil.
+func (m *merge) knownContent(st *status) (*knownContent, error) {
+	if m.options.Inodes == nil || !st.isFile() || st.nlink < 2 || m.options.Flat || m.options.ListingOnly {
+		return nil, nil
+	}
+	return m.options.Inodes.find(st)
+}
+
 // linkOf returns the group of a file with several names, nil for other files,
-// and what the entry calls it.
-func (m *merge) linkOf(n *node) (*linkGroup, string) {
+// and how many there are; 0 stands for what the status says. prev is the previous
+// entry of its path, or nil.
+func (m *merge) linkOf(n *node, prev *format.Entry) (*linkGroup, uint32, error) {
 	if n.status.nlink < 2 {
-		return nil, ""
+		return nil, 0, nil
 	}
 	key := linkKey{n.status.dev, n.status.ino}
+	left, names := n.status.nlink, uint32(0)
+	if m.options.Survey != nil {
+		var err error
+		if names, err = m.options.Survey.namesOf(key); err != nil {
+			return nil, 0, err
+		}
+		if names < 2 {
+			return nil, 1, nil
+		}
+		left = names
+	}
 	g := m.links[key]
 	if g == nil {
-		sum := sha256.Sum256([]byte(n.path))
-		g = &linkGroup{name: string(sum[:]), left: n.status.nlink}
+		g = &linkGroup{name: m.nameGroup(n, prev), left: left}
 		m.links[key] = g
 	}
 	if g.left--; g.left == 0 {
 		delete(m.links, key)
 		m.linksWeight -= g.weight
 	}
-	return g, g.name
+	return g, names, nil
+}
+
+// nameGroup names the group of a file that is the first of it: as in the previous
+// listing, where that was of another program and has names of its own, so that
+// files which did not change are not read for the sake of a name; otherwise by its
+// path. No two groups of a listing get one name.
+func (m *merge) nameGroup(n *node, prev *format.Entry) string {
+	name := groupName(n.path)
+	if prev != nil && prev.Hardlink != "" && m.options.Survey == nil && m.named.isNew(prev.Hardlink) &&
+		prev.Has&format.HasCtime != 0 && prev.Ctime == n.status.ctime && m.sameInode(prev, &n.status) {
+		name = prev.Hardlink
+	}
+	if !m.named.isNew(name) {
+		name = groupName(n.path + "\x00") // which no path has
+	}
+	m.named.add(name)
+	return name
+}
+
+// groupNames are the names that groups have got, 64 keyed bits of each: who makes
+// a stream cannot aim at a name that is then not taken over, which costs reading a
+// file and no more.
+type groupNames struct {
+	seed maphash.Seed
+	set  map[uint64]struct{}
+}
+
+func (g *groupNames) isNew(name string) bool {
+	if g.set == nil {
+		return true
+	}
+	_, ok := g.set[maphash.String(g.seed, name)]
+	return !ok
+}
+
+func (g *groupNames) add(name string) {
+	if g.set == nil {
+		g.seed, g.set = maphash.MakeSeed(), make(map[uint64]struct{})
+	}
+	g.set[maphash.String(g.seed, name)] = struct{}{}
+}
+
+// groupName is what a group of hard links is called, by the first of its paths.
+func groupName(first string) string {
+	sum := sha256.Sum256([]byte(first))
+	return string(sum[:])
 }
 
 // keepContent has the content recorded for the names to come, or repeated.
 func (m *merge) keepContent(g *linkGroup, it *item, st *status) {
-	if g.content == nil && g.left > 0 {
+	if g.content == nil && g.left > 0 && !m.options.Flat {
 		weight := linkWeight(st.size)
 		if m.linksWeight+weight <= linksWeightMax {
 			m.linksWeight += weight

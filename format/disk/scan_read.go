@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -99,8 +100,9 @@ func (r *reader) completeMeta(it *item, dirfd int) {
 		it.same = true
 		return
 	}
-	it.status.fill(&it.entry, it.path, &r.memo)
-	it.entry.Hardlink, it.entry.Xattrs = it.hardlink, xattrs
+	it.fill(&r.memo)
+	it.entry.Xattrs = xattrs
+	it.translate(&r.options, nil)
 }
 
 // completeFile is for files. It reports whether a stream took the descriptor.
@@ -126,7 +128,7 @@ func (r *reader) completeFile(it *item, fd int) (taken bool) {
 			return taken
 		}
 		it.pieces = freePieces(it.pieces)
-		it.prev = nil
+		it.prev, it.known = nil, nil
 	}
 	return false
 }
@@ -161,17 +163,18 @@ func (r *reader) readFile(it *item, fd int, last bool) (taken, done bool) {
 		it.same = true
 		return false, true
 	}
-	it.entry = format.Entry{}
-	st.fill(&it.entry, it.path, &r.memo)
-	it.entry.Hardlink, it.entry.Xattrs, it.entry.Flags = it.hardlink, xattrs, flags
+	it.fill(&r.memo)
+	it.entry.Xattrs, it.entry.Flags = xattrs, flags
 	newSplitter, name := r.options.ChunkerFor(it.path, st.size)
 	it.entry.Chunker = name
 	extents, sparse := extentsOf(fd, st)
 	if sparse && len(extents) <= format.ExtentsMax {
 		it.entry.Extents = extents
 	}
+	it.translate(&r.options, func() ([]byte, error) { return readSmall(fd) })
+	wanted := it.entry.Type == format.TypeFile && it.known == nil && !r.options.ListingOnly
 	size, read := int(min(st.size, fileSizeInline)), 0
-	if st.size <= fileSizeInline && !sparse {
+	if wanted && st.size <= fileSizeInline && !sparse {
 		read, err = r.readInline(it, fd, size, newSplitter, name)
 	}
 	var now status
@@ -190,6 +193,7 @@ func (r *reader) readFile(it *item, fd int, last bool) (taken, done bool) {
 		}
 	}
 	switch {
+	case !wanted:
 	case st.size > fileSizeInline || sparse || st.size == 0 && read > 0:
 		// Files in /proc and the like have content without a size.
 		it.pieces = freePieces(it.pieces)
@@ -209,6 +213,19 @@ func (r *reader) readFile(it *item, fd int, last bool) (taken, done bool) {
 		it.note(LossUnreadable, "read", err)
 	}
 	return false, true
+}
+
+// smallSizeMax is the most that a translation may read.
+const smallSizeMax = 64 << 10
+
+// readSmall reads a file as a whole.
+func readSmall(fd int) ([]byte, error) {
+	buf := make([]byte, smallSizeMax+1)
+	n, err := readFull(fd, buf, 0)
+	if err == nil && n > smallSizeMax {
+		err = errors.New("its content is longer than what stands for attributes")
+	}
+	return buf[:n], err
 }
 
 // readInline reads size bytes and cuts them; of an empty file it only finds out

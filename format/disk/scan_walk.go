@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -163,9 +164,13 @@ func newWalk(options *ScanOptions) *walk {
 
 // root returns the job that the walk begins with, and puts it on the stack.
 func (w *walk) root(roots *rootTree, p *walker) (*listing, error) {
-	l := &listing{jobState: newJobState(), dir: newAncestor("/"), roots: roots, only: !roots.isRoot, descend: true}
-	if err := p.statAt(unix.AT_FDCWD, newCname("/"), 0, &l.status); err != nil {
-		return nil, err
+	place, at := "/", ""
+	if w.options.Dir != "" {
+		place, at = w.options.Dir, w.options.At
+	}
+	l := &listing{jobState: newJobState(), dir: newAncestor(place), path: at, roots: roots, only: !roots.isRoot, descend: true}
+	if err := p.statAt(unix.AT_FDCWD, newCname(place), 0, &l.status); err != nil {
+		return nil, fmt.Errorf("look at %s: %w", place, err)
 	}
 	l.device = l.status.dev
 	w.push(l)

@@ -65,7 +65,7 @@ func (w *content) chunk(c *change, id *format.ID) (size uint32, err error) {
 			w.again.set(n)
 		}
 		w.sent.set(n)
-		if sent || e.opts.HasChunk != nil && e.opts.HasChunk(*id, size) {
+		if sent || e.opts.HasChunk != nil && e.opts.HasChunk(*id, size) || e.opts.Arrived != nil && e.opts.Arrived(e.current, *id) {
 			return size, w.ref(id, size)
 		}
 		d.Once = !w.again.has(n)

@@ -38,6 +38,7 @@ type exporter struct {
 	opts      format.ExportOptions
 	list      []*snapshot
 	base      *snapshot
+	current   format.ID // of the list: the snapshot that is being sent
 	out       *windows
 	content   *content
 	progress  format.Progress
@@ -92,7 +93,7 @@ func (e *exporter) features() []format.Feature {
 		{e.base != nil && !e.whole(), format.FeatureBase},
 		{e.copies(), format.FeatureCopy},
 		{e.opts.Flat, format.FeatureFlat},
-		{e.opts.Held || e.opts.HasChunk != nil && !e.opts.Flat, format.FeatureHeld},
+		{e.opts.Held || (e.opts.HasChunk != nil || e.opts.Arrived != nil) && !e.opts.Flat, format.FeatureHeld},
 		{!e.opts.Plain, format.FeatureZstd},
 	} {
 		if x.used {
@@ -173,6 +174,7 @@ func (e *exporter) changes(prev, cur *snapshot, lost func(kind, path string), fo
 
 // snapshot emits a snapshot.
 func (e *exporter) snapshot(i int, prev, cur *snapshot) error {
+	e.current = cur.record.ID
 	rec := cur.record.Clone()
 	if prev != nil && !e.whole() {
 		rec.Parent = prev.record.ID

@@ -22,12 +22,16 @@ import (
 type snapshot struct {
 	record *format.Snapshot
 	tree   format.ID
-	losses losses // what of its record the stream cannot hold
+	losses losses // what of its record the stream cannot hold, and what was lost on the way here
+
+	original format.ID // id of the snapshot that it was made of; zero if there is none
+	imported format.ID // id that it came under from a stream; zero if it did not, or was changed since
+	recut    bool      // its content was cut anew for this repository
 }
 
 // snapshotFile is a file of snapshots/. Of the rest of what restic keeps there
-// (parent, original, excludes, program_version, uid and gid of who ran it) the
-// stream has nothing, and nothing depends on it.
+// (parent, excludes, program_version, uid and gid of who ran it) the stream has
+// nothing, and nothing depends on it.
 type snapshotFile struct {
 	Time     time.Time       `json:"time"`
 	Tree     string          `json:"tree"`
@@ -36,6 +40,8 @@ type snapshotFile struct {
 	Username string          `json:"username"`
 	Tags     []string        `json:"tags"`
 	Summary  *summaryOfFiles `json:"summary"`
+	Original string          `json:"original"`
+	BK       *bkFields       `json:"bk"`
 }
 
 // summaryOfFiles is what restic 0.17 and later count.
@@ -158,10 +164,51 @@ func (r *Repository) parseSnapshot(id format.ID, b []byte) (*snapshot, error) {
 		}
 		s.record.Roots = append(s.record.Roots, root)
 	}
+	if id, err := format.ParseID(f.Original); err == nil {
+		s.original = id
+	}
+	if f.BK != nil {
+		if err := r.restore(s, f.BK); err != nil {
+			return nil, fmt.Errorf("what bk keeps in it: %w: %w", err, ErrDamaged)
+		}
+	}
 	if n := f.Summary; n != nil {
 		s.record.Estimate = &format.Estimate{Entries: n.FilesProcessed + n.DirsNew + n.DirsChanged + n.DirsUnmodified, Bytes: n.BytesProcessed}
 	}
 	return s, nil
+}
+
+// restore puts back what a snapshot was in the stream that it came in. It came
+// here under another id than it has, as through a stage that changes nothing.
+func (r *Repository) restore(s *snapshot, f *bkFields) error {
+	id, err := format.ParseID(f.ID)
+	if err != nil {
+		return err
+	}
+	rec := new(format.Snapshot)
+	if rest, err := rec.ParseBody(f.Record); err != nil || len(rest) > 0 {
+		return cmp.Or(err, errors.New("more follows the record"))
+	}
+	own, when := s.record.ID, s.record.Time
+	*s.record = *rec.Clone()
+	s.record.ID, s.record.Parent, s.record.Estimate = own, format.ID{}, nil
+	s.record.Time = cmp.Or(s.record.Time, when)
+	if s.record.Unstable = false; len(s.record.Via) < format.ViaMax {
+		s.record.Via = append(s.record.Via, format.Via{From: id, Stage: "restic-repository " + hex.EncodeToString([]byte(r.rawID()))})
+	}
+	s.imported, s.recut = id, f.Recut
+	s.losses = nil
+	for _, l := range f.Losses {
+		if l.Kind == "" || len(l.Kind) > format.TextSizeMax || l.Count == 0 || len(s.losses) == format.LossesMax {
+			return errors.New("it counts a loss that cannot be")
+		}
+		one := format.Loss{Kind: l.Kind, Count: l.Count}
+		for _, path := range l.Paths {
+			one.Paths = append(one.Paths, string(path[:min(len(path), format.PathSizeMax)]))
+		}
+		s.losses.merge(one)
+	}
+	return nil
 }
 
 // rawID returns the repository's id as bytes, or as it is where it is none of

@@ -39,6 +39,15 @@ func (t *tree) subtree(n *nodeRef) (id format.ID, ok bool) {
 	return id, true
 }
 
+// find returns the node of a name, or nil.
+func (t *tree) find(name string) *nodeRef {
+	i, ok := slices.BinarySearchFunc(t.nodes, name, func(n nodeRef, name string) int { return cmp.Compare(n.name, name) })
+	if !ok {
+		return nil
+	}
+	return &t.nodes[i]
+}
+
 // parseTree divides the JSON of a tree blob, which it keeps, and puts the nodes
 // into order: restic keeps them so, but not everybody does.
 func parseTree(b []byte) (*tree, error) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/acl"
 )
 
 // xattrSELinux is where the label of SELinux is, which GNU tar writes apart.
@@ -46,9 +47,9 @@ func (d *decoder) xattrsOf(m *member, lose func(kind string, err error)) []forma
 			values[xattrSELinux] = strings.TrimSuffix(label, "\x00") + "\x00"
 		}
 	}
-	d.acl(m, values, xattrACLAccess, keyACLAccess, lose)
+	d.acl(m, values, acl.XattrAccess, keyACLAccess, lose)
 	if m.typ == typeDir || m.typ == typeDumpDir {
-		d.acl(m, values, xattrACLDefault, keyACLDefault, lose)
+		d.acl(m, values, acl.XattrDefault, keyACLDefault, lose)
 	}
 	if m.pax["SCHILY.acl.ace"] != "" {
 		lose(format.LossACL, fmt.Errorf("an access control list of NFSv4"))
@@ -63,7 +64,7 @@ func (d *decoder) acl(m *member, values map[string]string, name, key string, los
 	if _, has := values[name]; has || text == "" {
 		return
 	}
-	value, err := parseACL(text, name == xattrACLAccess, d.lookupUser, d.lookupGroup)
+	value, err := acl.Parse(text, name == acl.XattrAccess, d.lookupUser, d.lookupGroup)
 	if err != nil {
 		lose(format.LossACL, fmt.Errorf("%s: %w", key, err))
 		return

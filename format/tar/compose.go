@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/acl"
 )
 
 // composer makes the headers of members, in the pax format.
@@ -114,15 +115,15 @@ func (c *composer) attributes(e *format.Entry) {
 		c.record(keyXattrPrefix+escapeXattr(x.Name), x.Value)
 		key := ""
 		switch x.Name {
-		case xattrACLAccess:
+		case acl.XattrAccess:
 			key = keyACLAccess
-		case xattrACLDefault:
+		case acl.XattrDefault:
 			key = keyACLDefault
 		default:
 			continue
 		}
 		// Once more as text, which is all that some programs know.
-		if text, err := formatACL(x.Value); err == nil {
+		if text, err := acl.Format(x.Value); err == nil {
 			c.record(key, text)
 		}
 	}

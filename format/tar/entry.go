@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/acl"
 )
 
 // decoder makes entries of members.
@@ -76,10 +77,10 @@ func (d *decoder) entry(m *member) (e *format.Entry, problems []problem) {
 	d.times(m, e, lose)
 	e.Xattrs = d.xattrsOf(m, lose)
 	for _, x := range e.Xattrs {
-		if x.Name != xattrACLAccess {
+		if x.Name != acl.XattrAccess {
 			continue
 		}
-		if bits, ok := aclMode(x.Value); ok {
+		if bits, ok := acl.Mode(x.Value); ok {
 			e.Mode = e.Mode&^0o777 | bits
 		}
 	}

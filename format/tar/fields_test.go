@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/acl"
 )
 
 func TestNumbers(t *testing.T) {
@@ -140,14 +141,14 @@ func TestACL(t *testing.T) {
 		{"default:u::rwx,default:g::r-x,default:m:r,default:o::r", "user::rwx\ngroup::r-x\nmask::r--\nother::r--\n"},
 		{"user::rw-\ngroup::r--\nother::r--\n", ""}, // the mode says that
 	} {
-		binary, err := parseACL(test.text, true, users, nobody)
+		binary, err := acl.Parse(test.text, true, users, nobody)
 		if err != nil {
 			t.Errorf("%q: %v", test.text, err)
 			continue
 		}
 		text := ""
 		if binary != "" {
-			if text, err = formatACL(binary); err != nil {
+			if text, err = acl.Format(binary); err != nil {
 				t.Errorf("%q: %v", test.text, err)
 			}
 		}
@@ -155,17 +156,17 @@ func TestACL(t *testing.T) {
 			t.Errorf("%q became %q, not %q", test.text, text, test.want)
 		}
 	}
-	if full, err := parseACL("user::rw-\ngroup::r--\nother::r--\n", false, nil, nil); err != nil || len(full) != 4+3*8 {
+	if full, err := acl.Parse("user::rw-\ngroup::r--\nother::r--\n", false, nil, nil); err != nil || len(full) != 4+3*8 {
 		t.Errorf("a default ACL of three entries became %q, %v", full, err)
 	}
 	for _, bad := range []string{"", "user::rwx", "user::rwx\ngroup::rwx\nother::rwx\nuser:stranger:r--", "user:rwx", "user::rwz\ngroup::r\nother::r",
 		"user::r\nuser::r\ngroup::r\nother::r", "ace::r\nuser::r\ngroup::r\nother::r", "user::r\ngroup::r\nother::r\nuser:1:r\nuser:1:w"} {
-		if got, err := parseACL(bad, true, users, nobody); err == nil {
+		if got, err := acl.Parse(bad, true, users, nobody); err == nil {
 			t.Errorf("%q is read as %q", bad, got)
 		}
 	}
 	for _, bad := range []string{"", "\x02\x00\x00", "\x01\x00\x00\x00", "\x02\x00\x00\x00\x01", "\x02\x00\x00\x00\x03\x00\x07\x00\xff\xff\xff\xff", "\x02\x00\x00\x00\x01\x00\x08\x00\xff\xff\xff\xff"} {
-		if got, err := formatACL(bad); err == nil {
+		if got, err := acl.Format(bad); err == nil {
 			t.Errorf("%q is printed as %q", bad, got)
 		}
 	}

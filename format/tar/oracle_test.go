@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/acl"
 )
 
 // oracle lists the regular files of an archive as archive/tar reads it: the
@@ -246,13 +247,13 @@ func FuzzFields(f *testing.F) {
 				t.Fatalf("%q is %d, then %d, %v", field, n, got, err)
 			}
 		}
-		if acl, err := parseACL(text, false, nil, nil); err == nil {
-			printed, err := formatACL(acl)
+		if list, err := acl.Parse(text, false, nil, nil); err == nil {
+			printed, err := acl.Format(list)
 			if err != nil {
-				t.Fatalf("%q: %v", acl, err)
+				t.Fatalf("%q: %v", list, err)
 			}
-			if got, err := parseACL(printed, false, nil, nil); err != nil || got != acl {
-				t.Fatalf("%q became %q: %v", acl, got, err)
+			if got, err := acl.Parse(printed, false, nil, nil); err != nil || got != list {
+				t.Fatalf("%q became %q: %v", list, got, err)
 			}
 		}
 		if s, err := parseSeconds(text); err == nil && s.Sec > -1<<62 {

@@ -20,6 +20,9 @@ type pending struct {
 		labels map[seal.Label]place
 	}
 
+	// moving is held while labels get places in packs, or lose them to the runs.
+	moving sync.Mutex
+
 	mu    sync.Mutex
 	packs []packed
 	count int
@@ -191,6 +194,8 @@ func (c *Cache) Places(label seal.Label) ([]Hit, error) {
 // from now on.
 func (c *Cache) Stored(info pack.Info, entries []pack.Entry) {
 	p := &c.pending
+	p.moving.Lock()
+	defer p.moving.Unlock()
 	p.mu.Lock()
 	number := int32(len(p.packs))
 	p.packs = append(p.packs, packed{info, entries})
@@ -208,7 +213,8 @@ func (c *Cache) Stored(info pack.Info, entries []pack.Entry) {
 func (c *Cache) Pending() int { return c.pending.len() }
 
 // Flush hands the packs that no index lists to write, which encodes and stores
-// an index object and returns its name, and turns them into a run.
+// an index object and returns its name, and turns them into a run. Chunks may be
+// claimed, stored and looked for meanwhile; there is one Flush at a time.
 func (c *Cache) Flush(write func(packs []pack.Listed) (name [32]byte, err error)) error {
 	p := &c.pending
 	p.mu.Lock()
@@ -245,6 +251,8 @@ func (c *Cache) Flush(write func(packs []pack.Listed) (name [32]byte, err error)
 // table. Packs stored since then keep their places, renumbered.
 func (c *Cache) forget(packs []packed) {
 	p := &c.pending
+	p.moving.Lock()
+	defer p.moving.Unlock()
 	for i := range p.shard {
 		p.shard[i].mu.Lock()
 	}

@@ -16,6 +16,7 @@ import (
 const (
 	signedSnapshot = "bk snapshot 1\x00"
 	signedForget   = "bk forget 1\x00"
+	signedDamage   = "bk damage 1\x00"
 )
 
 // signed is the plaintext of an object that is signed.
@@ -124,4 +125,12 @@ func (k *Keyring) SignForget(body []byte) []byte { return k.sign(signedForget, b
 // VerifyForget is VerifySnapshot for forget objects.
 func (k *Keyring) VerifyForget(plain []byte) ([]byte, error) {
 	return verify(k.PublicKey(), signedForget, plain)
+}
+
+// SignDamage is SignSnapshot for lists of damage.
+func (k *Keyring) SignDamage(body []byte) []byte { return k.sign(signedDamage, body) }
+
+// VerifyDamage is VerifySnapshot for lists of damage.
+func (k *Keyring) VerifyDamage(plain []byte) ([]byte, error) {
+	return verify(k.PublicKey(), signedDamage, plain)
 }

@@ -34,12 +34,13 @@ const (
 	KindPlan       Kind = 9
 	KindForget     Kind = 10
 	KindPartial    Kind = 11
+	KindDamage     Kind = 12
 )
 
 var kindNames = [...]string{
 	KindConfig: "config", KindCredential: "credential", KindClient: "client chunk", KindDataPack: "data pack",
 	KindMetaPack: "meta pack", KindIndex: "index", KindSnapshot: "snapshot", KindSession: "session",
-	KindPlan: "plan", KindForget: "forget object", KindPartial: "partial import",
+	KindPlan: "plan", KindForget: "forget object", KindPartial: "partial import", KindDamage: "list of damage",
 }
 
 // String returns what messages call an object of this kind.
@@ -50,7 +51,7 @@ func (k Kind) String() string {
 	return fmt.Sprintf("object of kind %d", uint8(k))
 }
 
-func (k Kind) known() bool { return k >= KindConfig && k <= KindPartial }
+func (k Kind) known() bool { return k >= KindConfig && k <= KindDamage }
 
 // IsPack reports whether objects of this kind hold chunks.
 func (k Kind) IsPack() bool { return k == KindDataPack || k == KindMetaPack }

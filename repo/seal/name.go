@@ -13,10 +13,10 @@ type Name struct {
 	// Kind says which of the fields below count. A parsed name of a pack has
 	// KindDataPack: names do not tell data packs from meta packs.
 	Kind       Kind
-	Number     uint64    // config, client chunk, snapshot, plan, forget, partial
+	Number     uint64    // config, client chunk, snapshot, plan, forget, partial, damage
 	Credential [16]byte  // credential
-	Client     ClientID  // client chunk, snapshot, session, forget, partial
-	Session    SessionID // snapshot, session, forget, partial
+	Client     ClientID  // client chunk, snapshot, session, forget, partial, damage
+	Session    SessionID // snapshot, session, forget, partial, damage
 	// Resealed is the epoch under which a snapshot or forget object was sealed
 	// again (spec/repository.md, 11.2); 0 as long as it was not.
 	Resealed uint32
@@ -46,6 +46,8 @@ func (k Kind) Dir() string {
 		return "forgets/"
 	case KindPartial:
 		return "partial/"
+	case KindDamage:
+		return "damaged/"
 	}
 	return ""
 }
@@ -66,7 +68,7 @@ func (n Name) String() string {
 		return dir + hex.EncodeToString(n.Sum[:])
 	case KindSession:
 		return fmt.Sprintf("%s%x/%x", dir, n.Client[:], n.Session[:])
-	case KindSnapshot, KindForget, KindPartial:
+	case KindSnapshot, KindForget, KindPartial, KindDamage:
 		name := fmt.Sprintf("%s%x/%x-%d", dir, n.Client[:], n.Session[:], n.Number)
 		if n.Resealed > 0 {
 			name += "-" + strconv.FormatUint(uint64(n.Resealed), 10)
@@ -81,7 +83,7 @@ func (n Name) String() string {
 func ParseName(s string) (Name, bool) {
 	dir, rest, _ := strings.Cut(s, "/")
 	var n Name
-	for k := KindConfig; k <= KindPartial; k++ {
+	for k := KindConfig; k <= KindDamage; k++ {
 		if k.Dir() == dir+"/" {
 			n.Kind = k
 			break
@@ -104,7 +106,7 @@ func ParseName(s string) (Name, bool) {
 	case KindSession:
 		client, session, _ := strings.Cut(rest, "/")
 		ok = parseHex(n.Client[:], client) && parseHex(n.Session[:], session)
-	case KindSnapshot, KindForget, KindPartial:
+	case KindSnapshot, KindForget, KindPartial, KindDamage:
 		client, rest, _ := strings.Cut(rest, "/")
 		session, number, _ := strings.Cut(rest, "-")
 		number, epoch, resealed := strings.Cut(number, "-")

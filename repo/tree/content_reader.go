@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+
+	"github.com/bk-backup/bk/format"
 )
 
 // ContentReader hands out the chunks and holes of a content in order.
@@ -14,6 +16,8 @@ type ContentReader struct {
 	top    []Piece
 	stack  []listFrame // from the content's pieces to a list's of depth 1
 	offset uint64      // of the next piece
+
+	lost func(id format.ID) bool
 }
 
 // listFrame is a place in a list.
@@ -30,6 +34,10 @@ func NewContentReader(ctx context.Context, l Loader, c Content) *ContentReader {
 	return r
 }
 
+// PassLost names lists that are known to be lost. Next then returns such a list
+// as one piece, whose depth is not 0, instead of what is in it.
+func (r *ContentReader) PassLost(lost func(id format.ID) bool) { r.lost = lost }
+
 // Next returns the next chunk or hole and the offset in the file where it
 // begins. At the content's end the error is io.EOF.
 func (r *ContentReader) Next() (p Piece, offset uint64, err error) {
@@ -43,7 +51,7 @@ func (r *ContentReader) Next() (p Piece, offset uint64, err error) {
 			continue
 		}
 		p = fr.pieces[fr.i]
-		if p.Depth > 0 {
+		if p.Depth > 0 && (r.lost == nil || !r.lost(p.ID)) {
 			if err := r.open(p); err != nil {
 				return Piece{}, 0, err
 			}

@@ -59,7 +59,13 @@ type fetcher struct {
 	workers int // goroutines that take jobs: at most as many as nodes ahead
 	wg      sync.WaitGroup
 	free    []*node
+
+	lost   func(id format.ID) bool   // nodes that are known to be lost; or nil
+	onLost func(path, before string) // is told of each that is passed over
 }
+
+// isLost reports whether a node is known to be lost.
+func (f *fetcher) isLost(id format.ID) bool { return f.lost != nil && f.lost(id) }
 
 type pending struct {
 	ref  ref
@@ -111,7 +117,7 @@ func (f *fetcher) want(r ref) *pending {
 	if p, ok := f.pending[r.id]; ok {
 		return p
 	}
-	if len(f.pending) >= f.ahead || f.remembered(r.id) != nil {
+	if len(f.pending) >= f.ahead || f.remembered(r.id) != nil || f.isLost(r.id) {
 		return nil
 	}
 	p := &pending{ref: r, into: f.unused(), done: make(chan struct{})}
@@ -179,6 +185,13 @@ func (f *fetcher) node(r ref) (*node, error) {
 
 func (f *fetcher) load(r ref) (*node, error) {
 	f.loads++
+	if f.isLost(r.id) {
+		// A leaf without entries stands in for it, whatever its level is.
+		if f.onLost != nil {
+			f.onLost(r.path, r.limit)
+		}
+		return &node{id: r.id, limit: r.limit}, nil
+	}
 	if p, ok := f.pending[r.id]; ok {
 		<-p.done
 		delete(f.pending, r.id)

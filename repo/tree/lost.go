@@ -15,6 +15,8 @@ type LostPart struct {
 	// first entry that is lost with it lies, and all those before Before are
 	// lost; all that follow, if Before is empty.
 	Path, Before string
+	// Offset is where a chunk or list lies in the content, Size its plain bytes.
+	Offset, Size uint64
 }
 
 // IsRange reports whether a run of entries is lost, and not one alone.
@@ -108,7 +110,7 @@ func (s *lostSearch) entry(it *item) (whole bool, err error) {
 		return whole, nil
 	}
 	pieces, _ := appendPieces(nil, &wire{b: it.content()}, contentInlineMax)
-	ok, err := s.pieces(it.path, pieces)
+	ok, err := s.pieces(it.path, pieces, 0)
 	return whole && ok, err
 }
 
@@ -131,29 +133,30 @@ func (s *lostSearch) body(path string, b []byte) (whole bool, err error) {
 	return true, nil
 }
 
-func (s *lostSearch) pieces(path string, pieces []Piece) (whole bool, err error) {
+func (s *lostSearch) pieces(path string, pieces []Piece, offset uint64) (whole bool, err error) {
 	whole = true
 	for _, p := range pieces {
 		ok := true
 		switch {
 		case p.IsHole():
 		case p.Depth > 0:
-			if ok, err = s.list(path, p); err != nil {
+			if ok, err = s.list(path, p, offset); err != nil {
 				return false, err
 			}
 		case s.Lost(false, p.ID):
-			ok, err = false, s.found(LostPart{ID: p.ID, What: "chunk", Path: path}, nil)
+			ok, err = false, s.found(LostPart{ID: p.ID, What: "chunk", Path: path, Offset: offset, Size: p.Size}, nil)
 			if err != nil {
 				return false, err
 			}
 		}
 		whole = whole && ok
+		offset += p.Size
 	}
 	return whole, nil
 }
 
-func (s *lostSearch) list(path string, p Piece) (whole bool, err error) {
-	part := LostPart{ID: p.ID, What: "list", Path: path}
+func (s *lostSearch) list(path string, p Piece, offset uint64) (whole bool, err error) {
+	part := LostPart{ID: p.ID, What: "list", Path: path, Offset: offset, Size: p.Size}
 	if s.Lost(true, p.ID) {
 		return false, s.found(part, nil)
 	}
@@ -164,7 +167,7 @@ func (s *lostSearch) list(path string, p Piece) (whole bool, err error) {
 	if err != nil {
 		return false, s.found(part, err)
 	}
-	if whole, err = s.pieces(path, pieces); whole {
+	if whole, err = s.pieces(path, pieces, offset); whole {
 		err = s.SetWhole(p.ID)
 	}
 	return whole, err

@@ -16,6 +16,11 @@ type ReaderOptions struct {
 	// ReadAhead is how many nodes are loaded at once before they are needed; a
 	// node takes about 30 KiB. It is worth its goroutines where Load is slow.
 	ReadAhead int
+	// Lost, if set, names nodes that are known to be lost: they are passed over,
+	// and OnLost is told. Behind path, what comes before the path before is lost
+	// with one; all that follows, if before is empty. It is told in path order.
+	Lost   func(id format.ID) bool
+	OnLost func(path, before string)
 }
 
 // Reader hands out the entries of a listing in path order. It checks every node
@@ -37,6 +42,7 @@ type Reader struct {
 // is at or below opts.Below. Close must be called.
 func NewReader(ctx context.Context, l Listing, opts ReaderOptions) (*Reader, error) {
 	r := &Reader{f: newFetcher(ctx, l.Chunks, opts.ReadAhead), below: opts.Below}
+	r.f.lost, r.f.onLost = opts.Lost, opts.OnLost
 	top, err := openRoot(r.f, l.Root)
 	if err == nil && len(top.items) > 0 {
 		r.cur = &cursor{f: r.f, top: top}
@@ -133,7 +139,9 @@ func (r *Reader) move(to, in bound) error {
 		return err
 	}
 	n := r.cur.node()
-	r.f.forget(n.items[0].path, false)
+	if len(n.items) > 0 { // otherwise it is lost
+		r.f.forget(n.items[0].path, false)
+	}
 	r.i = n.first(to)
 	r.cur.readAhead()
 	return nil

@@ -62,6 +62,7 @@ def check_keyring(load):
         chunk = listings.decode(objects.open_object(client_key, stored[name], objects.CLIENT, name))
         (own,) = [g for g in chunk["groups"] if g.get("own")]
         assert client_key == h(v["client_key"]) and own["epochs"] == [[v["epoch"], h(v["epoch_key"])]]
+        assert own.get("chunker_keys", {}).get("rabin") == v.get("polynomial")
         assert listings.public_key(chunk["sign"]) == h(v["public_key"])
 
 
@@ -101,14 +102,36 @@ def check_signed(load):
     for v in load("forgets.json") + [v for v in load("epochs.json") if v["name"].startswith("forgets/")]:
         plain = objects.open_object(h(v["epoch_key"]), h(v["object"]), objects.FORGET)
         assert listings.verified(plain, h(v["public_key"]), b"bk forget 1\0") == h(v["body"])
+    for v in load("damage.json"):
+        plain = objects.open_object(h(v["epoch_key"]), h(v["object"]), objects.DAMAGE)
+        assert listings.verified(plain, h(v["public_key"]), b"bk damage 1\0") == h(v["body"])
+        assert len(listings.decode(h(v["body"]))["chunks"]) % 33 == 0
     for v in load("sessions.json"):
         plain = objects.open_object(h(v["epoch_key"]), h(v["object"]), objects.SESSION)
         assert listings.decode(plain)["client"] == h(v["client"])
 
 
+def receipt(text):
+    """The parts of a receipt: what repository, client and id begin with, and the sequence."""
+    head, _, check = text.rpartition("-")
+    magic, repository, client, sequence, snapshot = (head + "----").split("-")[:5]
+    parts = [h(x) if len(x) == n and set(x) <= set("0123456789abcdef") else None for x, n in ((repository, 8), (client, 8), (snapshot, 20))]
+    if magic != "bk1" or None in parts or not sequence.isdigit() or str(int(sequence)) != sequence or hashlib.sha256(head.encode()).hexdigest()[:4] != check:
+        raise objects.Damaged("this is not a receipt")
+    return parts[0], parts[1], int(sequence), parts[2]
+
+
+def check_receipts(load):
+    for v in load("receipts.json"):
+        if "refused" in v:
+            refused(v["refused"], lambda: receipt(v["text"]))
+        else:
+            assert receipt(v["text"]) == (h(v["repository"]), h(v["client"]), v["sequence"], h(v["id"])), v
+
+
 def main(directory):
     load = lambda name: json.loads((directory / name).read_text())
-    for check in (check_objects, check_packs, check_keyring, check_listings, check_signed):
+    for check in (check_objects, check_packs, check_keyring, check_listings, check_signed, check_receipts):
         check(load)
     print("all vectors are as they should be")
 

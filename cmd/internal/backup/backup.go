@@ -45,6 +45,8 @@ type Backup struct {
 	WithAtime   bool     `group:"How" help:"Record when files were last read."`
 	DryRun      bool     `group:"How" short:"n" help:"Write nothing; say what would be backed up."`
 
+	cli.ReceiptFlag `embed:"" group:"The snapshot"`
+
 	Stdin            bool   `group:"Other sources and targets" help:"Back up standard input as one file."`
 	StdinName        string `group:"Other sources and targets" default:"stdin" placeholder:"PATH" help:"Name of that file."`
 	StdinFromCommand bool   `group:"Other sources and targets" help:"Back up the output of the command that follows --; the snapshot is made only if it exits with 0."`
@@ -91,6 +93,8 @@ func (c *Backup) checkUsage() error {
 		return cli.Usagef("--stdin-from-command needs a command after --")
 	case c.Stdout && c.DryRun:
 		return cli.Usagef("--stdout and --dry-run exclude each other")
+	case c.Receipt != "" && (c.Stdout || c.DryRun):
+		return cli.Usagef("--receipt is of a snapshot in a repository, which --stdout and --dry-run do not make")
 	}
 	return nil
 }

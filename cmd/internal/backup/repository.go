@@ -15,6 +15,10 @@ import (
 // toRepository makes a snapshot in a repository.
 func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanOptions) error {
 	begun := time.Now()
+	receipt, err := app.OpenReceipt(&c.ReceiptFlag)
+	if err != nil {
+		return err
+	}
 	r, err := app.OpenRepo(ctx, &c.RepoFlags, cli.RoleSource)
 	if err != nil {
 		return err
@@ -29,31 +33,40 @@ func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanO
 		return err
 	}
 	for _, d := range damage {
-		app.Warnf("%s: %v", d.Name, d.Err)
+		app.WarnDamage(d)
 	}
 	parent, err := c.predecessor(list, &opts)
 	if err != nil {
 		return err
 	}
-	if parent != nil && !c.ReadAll {
-		listing, err := r.Listing(ctx, parent, "")
+	if parent, err = wholeParent(ctx, app, r, parent); err != nil {
+		return err
+	}
+	opts.OnProgress = app.Progress()
+	if c.ReadAll {
+		parent = nil
+	}
+	level, _, err := app.Compression(r, c.Compression)
+	if err != nil {
+		return err
+	}
+	var sink *repo.Sink
+	if !c.DryRun {
+		if sink, err = r.Import(ctx, repo.ImportOptions{Backup: true, Compression: level, Known: list}); err != nil {
+			return err
+		}
+		defer sink.Close()
+	}
+	if parent != nil {
+		listing, err := listingOf(ctx, r, sink, parent, opts.Roots)
 		if err != nil {
 			return err
 		}
 		defer listing.Close()
 		opts.Previous, opts.Snapshot.Parent = listing, parent.ID
 	}
-	opts.OnProgress = app.Progress()
 	if c.DryRun {
 		return c.dryRun(ctx, app, opts)
-	}
-	level, _, err := app.Compression(r, c.Compression)
-	if err != nil {
-		return err
-	}
-	sink, err := r.Import(ctx, repo.ImportOptions{Backup: true, Compression: level, Known: list})
-	if err != nil {
-		return err
 	}
 	var stats disk.ScanStats
 	err = c.scan(ctx, opts, func(src format.Source) error {
@@ -67,7 +80,22 @@ func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanO
 		return err
 	}
 	report(app, sink.Summary(), stats, parent, time.Since(begun))
-	return nil
+	return receipt.Write(r, sink.Summary().Snapshots)
+}
+
+// wholeParent returns the parent unless something of it is known to be lost.
+// Everything is then read again, and what is still as it was then heals the
+// snapshots that lost it.
+func wholeParent(ctx context.Context, app *cli.App, r *repo.Repository, parent *repo.Snapshot) (*repo.Snapshot, error) {
+	if parent == nil {
+		return nil, nil
+	}
+	lost, err := r.HasLost(ctx, parent)
+	if err != nil || !lost {
+		return parent, err
+	}
+	app.Warnf("a part of snapshot %s is known to be lost, so all files are read again", parent.ID.Short())
+	return nil, nil
 }
 
 // report says how it went, and names what was lost.

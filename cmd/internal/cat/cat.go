@@ -15,7 +15,7 @@ import (
 
 // Cat is the program bk-cat.
 type Cat struct {
-	cli.RepoFlags   `embed:""`
+	cli.SourceFlags `embed:""`
 	cli.SelectFlags `embed:""`
 
 	Files []string `arg:"" sep:"none" name:"SNAPSHOT:PATH" help:"Files, each in a snapshot: latest, latest~2, or the beginning of an id."`
@@ -36,7 +36,7 @@ func (c *Cat) Run(ctx context.Context, app *cli.App) error {
 			return cli.Usagef("%q names no file: write SNAPSHOT:PATH, as in latest:/home/me/.bashrc", arg)
 		}
 	}
-	snaps, err := app.OpenSnapshots(ctx, &c.RepoFlags, &c.SelectFlags)
+	snaps, err := app.OpenSnapshots(ctx, &c.SourceFlags, &c.SelectFlags)
 	if err != nil {
 		return err
 	}

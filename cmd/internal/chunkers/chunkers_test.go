@@ -8,7 +8,9 @@ import (
 )
 
 func TestLastRuleCuts(t *testing.T) {
-	factory := func(spec chunker.Spec) (*chunker.Factory, error) { return chunker.New(spec, chunker.Keyed{Secret: [32]byte{1}}) }
+	factory := func(spec chunker.Spec) (*chunker.Factory, error) {
+		return chunker.New(spec, chunker.Keyed{Secret: [32]byte{1}})
+	}
 	rules := []keyring.Rule{{Pattern: "*.img", Chunker: "fixed:64KiB"}, {Pattern: "vm", Chunker: "fixed:128KiB"}}
 	for _, c := range []struct {
 		flags []string

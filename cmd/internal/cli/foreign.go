@@ -2,32 +2,100 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"os"
-	"os/user"
-	"strconv"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/bk-backup/bk/format"
-	"github.com/bk-backup/bk/format/tar"
 	"github.com/bk-backup/bk/repo/store"
 )
 
-// systems are the foreign systems that can be read, by the scheme before the
-// place. Adding one is a package and a line here.
-var systems = map[string]func(ctx context.Context, app *App, place string) (format.System, error){
-	"restic": openRestic,
-	"tar":    openTar,
+// foreign are the systems beside bk, by the scheme before the place. Adding one
+// is a package, a file here that gives it what it needs of a program, and its
+// line here (spec/adding-a-system.md).
+var foreign = map[string]foreignSystem{
+	"borg":      {place: "PATH", open: openBorg, create: createBorg},
+	"hardlinks": {place: "DIR", open: openHardlinks},
+	"restic":    {place: "PATH", open: openRestic, create: createRestic},
+	"tar":       {place: "FILE", open: openTar, create: createTar},
 }
 
-// sinks are the foreign systems that can be written, likewise.
-var sinks = map[string]func(ctx context.Context, app *App, place string, opts SinkOptions) (ForeignSink, error){
-	"tar": createTar,
+// foreignNames says in help what stands for another system: "tar:FILE ...".
+func foreignNames() string {
+	var names []string
+	for scheme, system := range foreign {
+		names = append(names, scheme+":"+system.place)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// foreignSystem is how another system is read and written; nil where it cannot be.
+type foreignSystem struct {
+	place  string // what stands behind the scheme, for people
+	open   func(ctx context.Context, app *App, place string, opts SourceOptions) (format.System, error)
+	create func(ctx context.Context, app *App, place string, opts SinkOptions) (ForeignSink, error)
+}
+
+// SourceOptions are what every foreign system is told that is read.
+type SourceOptions struct {
+	Settings []string // KEY=VALUE, of those that the system has
+	Role     Role     // what it is read for
 }
 
 // SinkOptions are what every foreign sink is told.
 type SinkOptions struct {
-	Strict     bool // refuse what cannot be held
+	Strict     bool     // refuse what cannot be held
+	Held       bool     // refs may name what the target holds
+	Chunker    []string // --chunker, as it was given
+	Settings   []string // KEY=VALUE, of those that the system has
 	OnProgress func(format.Progress)
+}
+
+// SourceFlags name a repository, or a place of another system, that is read.
+type SourceFlags struct {
+	RepoFlags `embed:""`
+
+	Option   []string `group:"Other systems" short:"o" sep:"none" placeholder:"KEY=VALUE" help:"Something that only the source's system knows (repeatable). Of hardlinks: root=DIR, at=PATH, host=NAME, name=TEXT. Of borg: archives=NAME, with * and ?, which finds checkpoints too."`
+	TimeZone string   `group:"Other systems" placeholder:"ZONE" help:"Of hardlinks: the zone of times in names, such as Europe/Berlin. Default: the local one."`
+	Pattern  string   `group:"Other systems" placeholder:"PATTERN" help:"Of hardlinks: names of snapshots, with %Y %m %d %H %M %S %z, %s (seconds since 1970) or %N (a number), * and ?."`
+}
+
+// settings are all of them as pairs.
+func (f *SourceFlags) settings() []string {
+	pairs := slices.Clone(f.Option)
+	for key, value := range map[string]string{"time-zone": f.TimeZone, "pattern": f.Pattern} {
+		if value != "" {
+			pairs = append(pairs, key+"="+value)
+		}
+	}
+	return pairs
+}
+
+// SinkFlags are the flags of programs that can write into foreign systems.
+type SinkFlags struct {
+	Option []string `short:"o" sep:"none" placeholder:"KEY=VALUE" help:"Something that only the target's system knows, such as version=1 for a new restic repository, or encryption=repokey for a new one of borg (repeatable)."`
+}
+
+// settings divides KEY=VALUE pairs into the variables that a system has for its
+// keys. A key that is not among them is wrong usage.
+func settings(system string, pairs []string, known map[string]*string) error {
+	for _, pair := range pairs {
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return Usagef("-o %s: it has the form KEY=VALUE", pair)
+		}
+		into := known[key]
+		switch {
+		case into == nil && len(known) == 0:
+			return Usagef("-o %s: %s has no such options", pair, system)
+		case into == nil:
+			return Usagef("-o %s: %s has the options %s", pair, system, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+		}
+		*into = value
+	}
+	return nil
 }
 
 // ForeignSink writes snapshots into another system.
@@ -41,6 +109,8 @@ type ForeignSink interface {
 type ForeignSums struct {
 	Snapshots, Held uint64 // written now, and there already
 	Entries, Bytes  uint64
+	New             uint64 // plain bytes of content that the target did not have; 0 where it keeps no chunks
+	Stored          int64  // bytes written for it
 	Losses          []format.Loss
 }
 
@@ -52,73 +122,46 @@ func (app *App) OpenSink(ctx context.Context, f *RepoFlags, opts SinkOptions) (F
 		return nil, err
 	}
 	scheme, place := store.SplitLocation(url)
-	create, ok := sinks[scheme]
+	system, ok := foreign[scheme]
+	if !ok && len(opts.Settings) > 0 {
+		return nil, Usagef("-o %s: this is for other systems than bk", opts.Settings[0])
+	}
 	if !ok {
 		return nil, nil
 	}
-	return create(ctx, app, place, opts)
+	if system.create == nil {
+		return nil, &Error{Code: ExitUsage, Op: "write into " + url, Err: fmt.Errorf("%s can be read, not written", scheme)}
+	}
+	return system.create(ctx, app, place, opts)
 }
 
-func openTar(ctx context.Context, app *App, place string) (format.System, error) {
-	s, err := tar.Open(ctx, place, tar.Options{
-		Stdin:       app.Stdin,
-		LookupUser:  lookupUser,
-		LookupGroup: lookupGroup,
-		OnError: func(path string, err error) {
-			app.Lossy()
-			app.Warnf("/%s: %v", path, err)
-		},
+// ListImported returns what the foreign system that the flags name holds: for each
+// snapshot its own id and those that it came under, oldest first. It reports
+// false if that is a bk repository.
+func (app *App) ListImported(ctx context.Context, f *RepoFlags) (held [][]format.HeldID, isForeign bool, err error) {
+	url, err := f.location(RoleTarget.places...)
+	if err != nil {
+		return nil, false, err
+	}
+	scheme, place := store.SplitLocation(url)
+	known, ok := foreign[scheme]
+	switch {
+	case !ok:
+		return nil, false, nil
+	case known.open == nil:
+		return nil, true, Usagef("--list-imported: %s cannot be read", scheme)
+	}
+	system, err := known.open(ctx, app, place, SourceOptions{Role: RoleTarget})
+	if err != nil {
+		return nil, true, err
+	}
+	defer system.Close()
+	lister, ok := system.(interface {
+		Imported(ctx context.Context) ([][]format.HeldID, error)
 	})
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, &Error{Code: ExitNoRepository, Err: err, Fix: "check the name of the archive"}
+	if !ok {
+		return nil, true, Usagef("--list-imported: %s does not know under which ids its snapshots came", scheme)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-func createTar(ctx context.Context, app *App, place string, opts SinkOptions) (ForeignSink, error) {
-	o := tar.SinkOptions{Strict: opts.Strict, OnProgress: opts.OnProgress}
-	if place == "-" {
-		out, err := app.StreamOut()
-		if err != nil {
-			return nil, err
-		}
-		o.Stdout = out
-	}
-	s, err := tar.Create(ctx, place, o)
-	if err != nil {
-		return nil, err
-	}
-	return tarSink{s}, nil
-}
-
-type tarSink struct{ *tar.Sink }
-
-func (s tarSink) Sums() ForeignSums {
-	w := s.Summary()
-	return ForeignSums{Snapshots: w.Snapshots, Held: w.Held, Entries: w.Entries, Bytes: w.Bytes, Losses: w.Losses}
-}
-
-// lookupUser and lookupGroup find the numbers of names on this machine.
-func lookupUser(name string) (uint32, bool) {
-	u, err := user.Lookup(name)
-	if err != nil {
-		return 0, false
-	}
-	return parseOwner(u.Uid)
-}
-
-func lookupGroup(name string) (uint32, bool) {
-	g, err := user.LookupGroup(name)
-	if err != nil {
-		return 0, false
-	}
-	return parseOwner(g.Gid)
-}
-
-func parseOwner(text string) (uint32, bool) {
-	id, err := strconv.ParseUint(text, 10, 32)
-	return uint32(id), err == nil
+	held, err = lister.Imported(ctx)
+	return held, true, err
 }

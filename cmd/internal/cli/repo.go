@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 
 // RepoFlags name the repository that a program works on.
 type RepoFlags struct {
-	Repo     string `short:"r" placeholder:"URL" help:"Repository: a path, or restic:PATH, tar:FILE for other systems. Default: $$BK_REPO."`
+	Repo     string `short:"r" placeholder:"URL" help:"Repository: a path, or of another system ${systems}. Default: $$BK_REPO."`
 	CacheDir string `placeholder:"DIR" env:"BK_CACHE_DIR" help:"Where to cache the index. Default: the user's cache directory; 'none' for no cache."`
 }
 
@@ -49,7 +50,14 @@ type Role struct {
 var (
 	RoleSource = Role{[]string{"BK_REPO"}, []string{"BK_PASSPHRASE"}}
 	RoleTarget = Role{[]string{"BK_IMPORT_REPO", "BK_REPO"}, []string{"BK_IMPORT_PASSPHRASE", "BK_PASSPHRASE"}}
+	RoleFrom   = Role{nil, []string{"BK_FROM_PASSPHRASE", "BK_PASSPHRASE"}}
 )
+
+// secretsWith are the variables for a passphrase of a system that has one of its
+// own for that, which comes before ours for everything.
+func (r Role) secretsWith(own string) []string {
+	return slices.Insert(slices.Clone(r.secrets), len(r.secrets)-1, own)
+}
 
 // OpenRepo opens a bk repository.
 func (app *App) OpenRepo(ctx context.Context, f *RepoFlags, role Role) (*repo.Repository, error) {
@@ -78,6 +86,12 @@ func (app *App) OpenKeys(ctx context.Context, f *RepoFlags) (*keyring.Editor, er
 		return nil, fmt.Errorf("open the keys of %s: %w", st, err)
 	}
 	return &keyring.Editor{Keyring: keys, Store: st}, nil
+}
+
+// OpenStorage opens the storage of a bk repository without its keys.
+func (app *App) OpenStorage(ctx context.Context, f *RepoFlags, role Role) (store.Store, error) {
+	st, _, err := app.openStorage(ctx, f, role)
+	return st, err
 }
 
 // openStorage opens the storage of a bk repository, and says where a passphrase
@@ -109,7 +123,7 @@ var storageSchemes = store.Schemes{"file": dir.Scheme(dir.Options{})}
 
 func (app *App) repoOptions(f *RepoFlags) repo.Options {
 	host, _ := os.Hostname()
-	opts := repo.Options{Program: app.Name + " " + Version, Host: host}
+	opts := repo.Options{Program: app.Name + " " + Version, Host: host, Log: app.Logger()}
 	switch f.CacheDir {
 	case "none":
 	case "":
@@ -124,21 +138,27 @@ func (app *App) repoOptions(f *RepoFlags) repo.Options {
 
 // OpenSystem opens whatever the flags name for reading: a bk repository or
 // another system's.
-func (app *App) OpenSystem(ctx context.Context, f *RepoFlags) (format.System, error) {
+func (app *App) OpenSystem(ctx context.Context, f *SourceFlags) (format.System, error) {
 	return app.OpenSystemAs(ctx, f, RoleSource)
 }
 
 // OpenSystemAs is OpenSystem for another role than the source.
-func (app *App) OpenSystemAs(ctx context.Context, f *RepoFlags, role Role) (format.System, error) {
+func (app *App) OpenSystemAs(ctx context.Context, f *SourceFlags, role Role) (format.System, error) {
 	url, err := f.location(role.places...)
 	if err != nil {
 		return nil, err
 	}
 	scheme, rest := store.SplitLocation(url)
-	if open, ok := systems[scheme]; ok {
-		return open(ctx, app, rest)
+	pairs := f.settings()
+	switch system, ok := foreign[scheme]; {
+	case ok && system.open == nil:
+		return nil, &Error{Code: ExitUsage, Op: "read " + url, Err: fmt.Errorf("%s can be written, not read", scheme)}
+	case ok:
+		return system.open(ctx, app, rest, SourceOptions{Settings: pairs, Role: role})
+	case len(pairs) > 0:
+		return nil, Usagef("-o %s: this is for other systems than bk", pairs[0])
 	}
-	return app.OpenRepo(ctx, f, role)
+	return app.OpenRepo(ctx, &f.RepoFlags, role)
 }
 
 // repositoryExitCode knows the errors of the repository packages.
@@ -172,12 +192,25 @@ func repositoryFix(err error) string {
 		return se.Fix
 	case errors.Is(err, repo.ErrCollected), errors.Is(err, repo.ErrFenced):
 		return "run the same again: what was stored and is still there is not sent twice"
+	case errors.Is(err, repo.ErrRolledBack):
+		return rollbackFix
 	case errors.Is(err, store.ErrFull):
 		return "make room on the storage and run the same again: what is there already is not sent twice"
 	case errors.Is(err, seal.ErrDamaged), errors.Is(err, repo.ErrMissing):
-		return "restore that object from another copy of the repository; everything that does not need it still restores"
+		return "restore that object from another copy of the repository, or run bk-repair; everything that does not need it still restores"
 	}
 	return ""
+}
+
+// rollbackFix is what to do about storage that went back.
+const rollbackFix = "look at the storage, and for another copy of the repository; if you put an older copy in place on purpose, run bk-check --accept-rollback"
+
+// WarnDamage names a snapshot that cannot be read, or that storage hides.
+func (app *App) WarnDamage(d repo.Damage) {
+	app.Warnf("%s cannot be read: %v", d.Name, d.Err)
+	if errors.Is(d.Err, repo.ErrRolledBack) {
+		app.Warnf("to fix: %s", rollbackFix)
+	}
 }
 
 // ParseTime reads a moment as people write it: RFC 3339, or a date with or

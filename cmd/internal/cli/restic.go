@@ -3,21 +3,28 @@ package cli
 import (
 	"context"
 	"errors"
+	"os"
+	"os/user"
+	"slices"
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/restic"
+	"github.com/bk-backup/bk/repo/store"
 )
 
 // openRestic opens a restic repository with the passphrase that restic's users
 // have in their environment, or else ours.
-func openRestic(ctx context.Context, app *App, place string) (format.System, error) {
+func openRestic(ctx context.Context, app *App, place string, opts SourceOptions) (format.System, error) {
+	if err := settings("restic", opts.Settings, nil); err != nil {
+		return nil, err
+	}
 	st, err := openStore(ctx, place)
 	if err != nil {
 		return nil, err
 	}
 	r, err := restic.Open(ctx, st, restic.Options{
 		Passphrase: func(ctx context.Context) (string, error) {
-			return app.Passphrase(ctx, SecretSource{Variables: []string{"RESTIC_PASSWORD", "BK_PASSPHRASE"}, Prompt: "passphrase for restic:" + place})
+			return app.Passphrase(ctx, SecretSource{Variables: opts.Role.secretsWith("RESTIC_PASSWORD"), Prompt: "passphrase for restic:" + place})
 		},
 		Log: app.Logger(),
 	})
@@ -25,13 +32,119 @@ func openRestic(ctx context.Context, app *App, place string) (format.System, err
 		return r, nil
 	}
 	st.Close()
+	return nil, resticError(err)
+}
+
+// resticError says what to do about an error of a restic repository.
+func resticError(err error) error {
 	switch {
 	case errors.Is(err, restic.ErrNoRepository):
-		return nil, &Error{Code: ExitNoRepository, Err: err, Fix: "check the place: it is the directory that has config, data, index, keys and snapshots"}
+		return &Error{Code: ExitNoRepository, Err: err, Fix: "check the place: it is the directory that has config, data, index, keys and snapshots"}
 	case errors.Is(err, restic.ErrWrongPassphrase):
-		return nil, &Error{Code: ExitNoKey, Err: err, Fix: "check the passphrase: RESTIC_PASSWORD, RESTIC_PASSWORD_FILE, RESTIC_PASSWORD_COMMAND, the same of BK_PASSPHRASE, or what was typed"}
+		return &Error{Code: ExitNoKey, Err: err, Fix: "check the passphrase: RESTIC_PASSWORD, RESTIC_PASSWORD_FILE, RESTIC_PASSWORD_COMMAND, the same of BK_PASSPHRASE, or what was typed"}
 	case errors.Is(err, restic.ErrVersion):
-		return nil, &Error{Err: err, Fix: "use a newer bk for this repository"}
+		return &Error{Err: err, Fix: "use a newer bk for this repository"}
 	}
-	return nil, err
+	return err
+}
+
+// createRestic opens a restic repository for writing, or makes one.
+func createRestic(ctx context.Context, app *App, place string, opts SinkOptions) (ForeignSink, error) {
+	o, err := app.resticSinkOptions(ctx, place, opts)
+	if err != nil {
+		return nil, err
+	}
+	st, err := openStore(ctx, place)
+	if isNoStorage(err) {
+		st, err = store.Create(ctx, place, storageSchemes)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := restic.OpenSink(ctx, st, o)
+	if err != nil {
+		st.Close()
+		return nil, resticError(err)
+	}
+	return resticSink{s}, nil
+}
+
+// resticSinkOptions reads the options that a sink for restic has.
+func (app *App) resticSinkOptions(ctx context.Context, place string, opts SinkOptions) (restic.SinkOptions, error) {
+	o := restic.SinkOptions{
+		Strict: opts.Strict, Held: opts.Held, Log: app.Logger(), OnProgress: opts.OnProgress,
+		Program: app.Name + " " + Version, PID: os.Getpid(), UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
+		OnWarning: func(text string) { app.Warnf("%s", text) },
+		OnLoss:    func(path string, err error) { app.Warnf("%s: %v", Printable("/"+path), err) },
+	}
+	o.Host, _ = os.Hostname()
+	if u, err := user.Current(); err == nil {
+		o.User = u.Username
+	}
+	passphrase := ""
+	asked := false
+	o.Passphrase = func(ctx context.Context) (_ string, err error) {
+		if !asked {
+			passphrase, err = app.Passphrase(ctx, SecretSource{
+				Variables: RoleTarget.secretsWith("RESTIC_PASSWORD"),
+				Prompt:    "passphrase for restic:" + place,
+			})
+			asked = err == nil
+		}
+		return passphrase, err
+	}
+	var version, compression, from string
+	known := map[string]*string{"version": &version, "compression": &compression, "chunker-from": &from}
+	if err := settings("restic", opts.Settings, known); err != nil {
+		return o, err
+	}
+	if from != "" {
+		var err error
+		if o.Polynomial, err = app.ResticPolynomial(ctx, from); err != nil {
+			return o, err
+		}
+	}
+	switch version {
+	case "":
+	case "1", "2":
+		o.Version = int(version[0] - '0')
+	default:
+		return o, Usagef("-o version=%s: restic has the formats 1 and 2", version)
+	}
+	if compression != "" {
+		var err error
+		if o.Compression, err = format.ParseLevel(LevelText(compression)); err != nil {
+			return o, Usagef("-o compression: %w", err)
+		}
+	}
+	switch {
+	case len(opts.Chunker) == 0 || slices.Equal(opts.Chunker, []string{"keep"}):
+	case slices.Equal(opts.Chunker, []string{"rabin"}) || slices.Equal(opts.Chunker, []string{"target"}):
+		o.Recut = true
+	default:
+		return o, Usagef("--chunker: a restic repository takes keep, which is the default, or rabin, with its own polynomial")
+	}
+	return o, nil
+}
+
+// ResticPolynomial returns the polynomial of the restic repository at a URL, which
+// begins with restic:.
+func (app *App) ResticPolynomial(ctx context.Context, url string) (uint64, error) {
+	scheme, place := store.SplitLocation(url)
+	if scheme != "restic" {
+		return 0, Usagef("a splitter is taken over from a restic repository, restic:PATH, not from %q", url)
+	}
+	system, err := openRestic(ctx, app, place, SourceOptions{Role: RoleSource})
+	if err != nil {
+		return 0, err
+	}
+	defer system.Close()
+	return system.(*restic.Repository).Polynomial()
+}
+
+type resticSink struct{ *restic.Sink }
+
+func (s resticSink) Sums() ForeignSums {
+	w := s.Summary()
+	return ForeignSums{Snapshots: w.Snapshots, Held: w.Held, Entries: w.Entries, Bytes: w.Bytes, New: w.New, Stored: w.Stored, Losses: w.Losses}
 }

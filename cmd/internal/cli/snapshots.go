@@ -19,7 +19,7 @@ type Snapshots struct {
 // OpenSnapshots opens the system that the flags name and lists what it holds of
 // what sel selects. Snapshots that cannot be read are named, and make the exit
 // code ExitLossy. The caller closes the system.
-func (app *App) OpenSnapshots(ctx context.Context, f *RepoFlags, sel *SelectFlags) (*Snapshots, error) {
+func (app *App) OpenSnapshots(ctx context.Context, f *SourceFlags, sel *SelectFlags) (*Snapshots, error) {
 	selection, err := sel.Selection()
 	if err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ func (app *App) OpenSnapshots(ctx context.Context, f *RepoFlags, sel *SelectFlag
 		return nil, err
 	}
 	for _, d := range damage {
-		app.Warnf("%s cannot be read: %v", d.Name, d.Err)
+		app.WarnDamage(d)
 		app.Lossy()
 	}
 	s.List = Select(s.List, selection)

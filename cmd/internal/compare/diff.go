@@ -16,7 +16,7 @@ import (
 
 // Diff is the program bk-diff.
 type Diff struct {
-	cli.RepoFlags   `embed:""`
+	cli.SourceFlags `embed:""`
 	cli.SelectFlags `embed:""`
 
 	Older string `arg:"" optional:"" name:"A" help:"The older snapshot: latest, latest~2, or the beginning of an id."`
@@ -77,7 +77,7 @@ func (c *Diff) Run(ctx context.Context, app *cli.App) error {
 	if err := c.checkUsage(); err != nil {
 		return err
 	}
-	snaps, err := app.OpenSnapshots(ctx, &c.RepoFlags, &c.SelectFlags)
+	snaps, err := app.OpenSnapshots(ctx, &c.SourceFlags, &c.SelectFlags)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 
 // systems compares all snapshots with those of another system.
 func (c *Diff) systems(ctx context.Context, app *cli.App, snaps *cli.Snapshots) error {
-	other, err := app.OpenSystemAs(ctx, &cli.RepoFlags{Repo: c.With, CacheDir: c.CacheDir}, cli.RoleTarget)
+	other, err := app.OpenSystemAs(ctx, &cli.SourceFlags{RepoFlags: cli.RepoFlags{Repo: c.With, CacheDir: c.CacheDir}}, cli.RoleTarget)
 	if err != nil {
 		return err
 	}

@@ -51,16 +51,16 @@ func Compare(ctx context.Context, a, b format.System, snapsA, snapsB []*format.S
 	if len(pairs) == 0 {
 		return c.report, nil
 	}
-	var idsA, idsB []format.ID
+	var ofA, ofB []*format.Snapshot
 	for _, p := range pairs {
-		idsA, idsB = append(idsA, p.A.ID), append(idsB, p.B.ID)
+		ofA, ofB = append(ofA, p.A), append(ofB, p.B)
 	}
-	sideA, err := openSide(ctx, opts.NameA, a, idsA)
+	sideA, err := openSide(ctx, opts.NameA, a, ofA)
 	if err != nil {
 		return nil, err
 	}
 	defer sideA.src.Close()
-	sideB, err := openSide(ctx, opts.NameB, b, idsB)
+	sideB, err := openSide(ctx, opts.NameB, b, ofB)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +80,7 @@ type comparison struct {
 	report   *Report
 	contents contents
 	pairNow  Pair
+	links    [2]links
 	progress format.Progress
 }
 
@@ -93,7 +94,7 @@ func (c *comparison) differ(path, what string, entry bool) {
 // pair compares two snapshots.
 func (c *comparison) pair(ctx context.Context, p Pair) error {
 	before := c.report.Differences
-	c.pairNow = p
+	c.pairNow, c.links = p, [2]links{make(links), make(links)}
 	if what := recordDifferences(p.A, p.B); len(what) > 0 {
 		c.differ("", strings.Join(what, ", "), false)
 	}
@@ -114,11 +115,13 @@ func (c *comparison) pair(ctx context.Context, p Pair) error {
 		switch order(ea, eb) {
 		case -1:
 			c.differ(ea.Path, "only in A", true)
+			c.links[0].first(ea)
 			if err = skipContent(a, ea); err == nil {
 				ea, errA = a.entry()
 			}
 		case 1:
 			c.differ(eb.Path, "only in B", true)
+			c.links[1].first(eb)
 			if err = skipContent(b, eb); err == nil {
 				eb, errB = b.entry()
 			}
@@ -176,8 +179,13 @@ func (c *comparison) entries(ctx context.Context, ea, eb *format.Entry) error {
 	ea.Size, eb.Size = 0, 0
 	ea.Has &^= format.HasSize
 	eb.Has &^= format.HasSize
+	linkedA, linkedB := c.links[0].first(ea), c.links[1].first(eb)
+	ea.Hardlink, eb.Hardlink = "", ""
 	if !ea.Equal(eb) {
 		what = append(what, "metadata")
+	}
+	if linkedA != linkedB {
+		what = append(what, "hard links")
 	}
 	if ea.Type == format.TypeFile {
 		same, err := c.contents.compare(ctx)

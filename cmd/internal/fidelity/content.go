@@ -38,6 +38,14 @@ type segment struct {
 // their contents are equal. Chunks with equal ids in equal places are equal;
 // elsewhere the bytes between two places where both sides have a cut are hashed.
 func (c *contents) compare(ctx context.Context) (bool, error) {
+	if c.a.digested || c.b.digested {
+		a, err := c.a.digest(ctx, c)
+		if err != nil {
+			return false, err
+		}
+		b, err := c.b.digest(ctx, c)
+		return a == b, err
+	}
 	var pa, pb *piece
 	for {
 		var err error

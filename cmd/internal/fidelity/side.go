@@ -19,6 +19,8 @@ type side struct {
 	name   string
 	src    format.SourceCloser
 	chunks chunkReader // nil: content is in the stream
+	// digested says that every file has the digest of its content instead.
+	digested bool
 
 	ahead format.Record // read and not yet used
 	refs  []format.ChunkRef
@@ -36,7 +38,16 @@ func (p *piece) isHole() bool { return p.id.IsZero() }
 
 // openSide opens the snapshots of a system. Where chunks can be asked for, the
 // stream only names them; otherwise it brings the whole content of every file.
-func openSide(ctx context.Context, name string, system format.System, snapshots []format.ID) (*side, error) {
+func openSide(ctx context.Context, name string, system format.System, list []*format.Snapshot) (*side, error) {
+	snapshots := make([]format.ID, len(list))
+	unsorted := false
+	for i, snap := range list {
+		snapshots[i] = snap.ID
+		unsorted = unsorted || snap.Unsorted
+	}
+	if unsorted {
+		return openSorted(ctx, name, system, snapshots)
+	}
 	s := &side{name: name}
 	s.chunks, _ = system.(chunkReader)
 	opts := format.ExportOptions{Snapshots: snapshots, Flat: true}
@@ -79,7 +90,7 @@ func (s *side) begin() error {
 		return fmt.Errorf("%s: a %s record where a snapshot should begin", s.name, rec.Kind())
 	}
 	if snap.Unsorted {
-		return fmt.Errorf("%s: the entries of snapshot %s come in no order: bring it into a repository first", s.name, snap.ID.Short())
+		return fmt.Errorf("%s: the entries of snapshot %s come in no order, which its record did not say before", s.name, snap.ID.Short())
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ import (
 
 // Find is the program bk-find.
 type Find struct {
-	cli.RepoFlags   `embed:""`
+	cli.SourceFlags `embed:""`
 	cli.SelectFlags `embed:""`
 
 	Patterns   []string `arg:"" sep:"none" name:"PATTERN" help:"What to look for, written as in gitignore: a name or *.jpg at any depth, /home/me/*.txt from the root, cache/ for directories only. ! before a pattern takes out what it matches, and what lies below; the last pattern that matches decides."`
@@ -50,7 +50,7 @@ func (c *Find) Run(ctx context.Context, app *cli.App) error {
 	if err != nil {
 		return cli.Usagef("%w", err)
 	}
-	snaps, err := app.OpenSnapshots(ctx, &c.RepoFlags, &c.SelectFlags)
+	snaps, err := app.OpenSnapshots(ctx, &c.SourceFlags, &c.SelectFlags)
 	if err != nil {
 		return err
 	}

@@ -2,11 +2,13 @@ package killtest
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -79,6 +81,100 @@ func (p *place) storedBytes() (n int64) {
 		p.t.Fatal(err)
 	}
 	return n
+}
+
+// counted is what bk-import --json says at its end.
+type counted struct {
+	Chunks uint64 `json:"chunks"`
+	New    uint64 `json:"chunks_new"`
+}
+
+// count finds the summary among the messages of a program.
+func count(messages []byte) (sum counted, ok bool) {
+	for line := range bytes.Lines(messages) {
+		var event struct {
+			Event string `json:"event"`
+			counted
+		}
+		if json.Unmarshal(line, &event) == nil && event.Event == "summary" {
+			return event.counted, true
+		}
+	}
+	return sum, false
+}
+
+// TestKillEach kills each of bk-export, bk-filter and bk-import in turn, runs the
+// same again, and compares with a run that nobody interrupted: by bk-diff, by
+// restoring, and by what was sent and stored.
+func TestKillEach(t *testing.T) {
+	rng := rand.New(rand.NewPCG(4, uint64(time.Now().UnixNano())))
+	from := newPlace(t, "aes-256-gcm")
+	source := filepath.Join(t.TempDir(), "source")
+	versions := map[string]map[string]string{}
+	const snapshots = 3
+	for n := range snapshots {
+		change(t, rng, source, n)
+		tag := fmt.Sprint("v", n)
+		from.must("bk-backup", "--tag", tag, source)
+		versions[tag] = read(t, source)
+		for name := range versions[tag] {
+			if strings.HasSuffix(name, "d1") {
+				delete(versions[tag], name)
+			}
+		}
+	}
+	c := conversion{name: "each", filter: []string{"--drop", "d1"}, imp: []string{"--json"}}
+	// run runs the pipe and kills a victim; done says that all ended well, counts
+	// that bk-import ended and said what it did.
+	run := func(to *place, victim int, within time.Duration) (sum counted, done, counts bool) {
+		cmds := c.commands(t, from, to)
+		var messages bytes.Buffer
+		done = runKilling(t, cmds, victim, time.Duration(rng.Int64N(int64(within))), &messages)
+		sum, counts = count(messages.Bytes())
+		return sum, done, counts
+	}
+	whole := newPlace(t, "xchacha20-poly1305")
+	begun := time.Now()
+	all, done, _ := run(whole, -1, time.Hour)
+	if !done || all.New == 0 {
+		t.Fatal("the run that nobody interrupts failed")
+	}
+	took := time.Since(begun)
+	var killed, survived [3]int
+	for n := 0; n < 3*kills(t, killsDefault/6); n++ {
+		victim := n % 3
+		to := newPlace(t, "xchacha20-poly1305")
+		first, done, counts := run(to, victim, took)
+		if done {
+			survived[victim]++
+		} else {
+			killed[victim]++
+		}
+		second, done, _ := run(to, -1, time.Hour)
+		if !done {
+			t.Fatalf("victim %d: the second run failed", victim)
+		}
+		if counts && (first.Chunks+second.Chunks != all.Chunks || first.New+second.New != all.New) {
+			t.Errorf("victim %d: %+v, then %+v, without interruption %+v", victim, first, second, all)
+		}
+		if second.Chunks > all.Chunks || second.New > all.New {
+			t.Errorf("victim %d: then %+v, without interruption %+v", victim, second, all)
+		}
+		checkEqual(t, fmt.Sprint("victim ", victim), whole, to)
+		if to.checkAll(versions) != snapshots {
+			t.Fatalf("victim %d: some snapshots are missing", victim)
+		}
+		if n%10 == 0 {
+			for _, s := range to.snapshots() {
+				to.checkRestores(s.ID, versions[s.Tags[0]])
+			}
+		}
+		os.RemoveAll(filepath.Dir(to.repo))
+		if n%30 == 29 {
+			t.Logf("so far killed %v, ended before %v", killed, survived)
+		}
+	}
+	t.Logf("killed %v, ended before %v of bk-export, bk-filter, bk-import", killed, survived)
 }
 
 // TestKillConversion kills any of the programs of an incremental conversion, of

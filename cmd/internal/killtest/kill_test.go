@@ -237,14 +237,20 @@ func connect(cmds []*exec.Cmd) (files []*os.File, err error) {
 // reports whether all ended well before that.
 func runKilled(t *testing.T, rng *rand.Rand, within time.Duration, cmds ...*exec.Cmd) (done bool) {
 	t.Helper()
+	return runKilling(t, cmds, rng.IntN(len(cmds)), time.Duration(rng.Int64N(int64(within))), new(bytes.Buffer))
+}
+
+// runKilling is runKilled with a victim, -1 for none, and a moment. The messages
+// are those of the last program.
+func runKilling(t *testing.T, cmds []*exec.Cmd, victim int, delay time.Duration, messages *bytes.Buffer) (done bool) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	var messages bytes.Buffer
 	files, err := connect(cmds)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmds[len(cmds)-1].Stderr = &messages
+	cmds[len(cmds)-1].Stderr = messages
 	for _, cmd := range cmds {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -253,15 +259,15 @@ func runKilled(t *testing.T, rng *rand.Rand, within time.Duration, cmds ...*exec
 	for _, f := range files {
 		f.Close()
 	}
-	victim := cmds[rng.IntN(len(cmds))]
-	delay := time.Duration(rng.Int64N(int64(within)))
-	go func() {
-		select {
-		case <-time.After(delay):
-			_ = victim.Process.Kill()
-		case <-ctx.Done():
-		}
-	}()
+	if victim >= 0 {
+		go func() {
+			select {
+			case <-time.After(delay):
+				_ = cmds[victim].Process.Kill()
+			case <-ctx.Done():
+			}
+		}()
+	}
 	done = true
 	for _, cmd := range cmds {
 		if err := cmd.Wait(); err != nil {

@@ -15,7 +15,7 @@ import (
 
 // List is the program bk-ls.
 type List struct {
-	cli.RepoFlags   `embed:""`
+	cli.SourceFlags `embed:""`
 	cli.SelectFlags `embed:""`
 
 	Snapshot string `arg:"" name:"SNAPSHOT[:PATH]" help:"Snapshot: latest, latest~2, or the beginning of an id; with a path, only what lies there."`
@@ -41,7 +41,7 @@ func (c *List) Run(ctx context.Context, app *cli.App) error {
 	case c.Null && (c.Long || app.JSON):
 		return cli.Usagef("--null goes with plain paths, not with --long or --json")
 	}
-	snaps, err := app.OpenSnapshots(ctx, &c.RepoFlags, &c.SelectFlags)
+	snaps, err := app.OpenSnapshots(ctx, &c.SourceFlags, &c.SelectFlags)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func (c *Forget) Run(ctx context.Context, app *cli.App) error {
 	case len(c.Snapshots) == 0 && policy.IsZero():
 		return cli.Usagef("nothing says what to remove: name snapshots, or say with --keep-... which stay")
 	}
-	snaps, err := app.OpenSnapshots(ctx, &c.RepoFlags, &c.SelectFlags)
+	snaps, err := app.OpenSnapshots(ctx, &cli.SourceFlags{RepoFlags: c.RepoFlags}, &c.SelectFlags)
 	if err != nil {
 		return err
 	}

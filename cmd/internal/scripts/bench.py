@@ -6,11 +6,16 @@ kept between runs for its data; about 20 GB for hist). Restores go to /dev/shm. 
   linux  two point releases of Debian's linux-source-6.1 (apt-get download), or $BENCH_LINUX1 and $BENCH_LINUX2
   small  250,000 tiny files, generated
   big    a tar of each of the linux trees, and incompressible files of the same size, generated
-  hist   20 snapshots of an evolving linux tree with a disk image and a log (evolve.py)
+  hist   20 snapshots of an evolving linux tree with a disk image and a log (evolve.py), then all of "convert"
+  convert  conversions of the history that hist left: to new keys, cut and compressed anew, one more snapshot, a pattern
+         dropped; beside restic copy, restic rewrite and borg recreate
+  image  a disk image of 4 GiB of which 40 MiB change in scattered places, cut anew as a difference (IMAGE_MIB for a smaller one)
+  wide   1,000 snapshots of 1,000,000 files, metadata alone: exported, and imported (WIDE=SNAPSHOTSxFILES for a smaller one)
   gc     a synthetic repository of $GC_CHUNKS chunks (default 10 million) that has no data (go test ./repo -run Synthetic)
 Prints a Markdown table: wall and CPU seconds, and their ratios to restic's. REPS (default 3): the median counts.
+$RESTIC is the restic to measure against, $RESTIC_NEW one for the conversions alone (Debian's cannot rewrite).
 """
-import os, random, resource, shutil, statistics, subprocess, sys, time
+import json, os, random, resource, shutil, statistics, subprocess, sys, time
 
 BIN = os.path.abspath(sys.argv[1])
 PARTS = sys.argv[2:] or ["linux", "small", "hist"]
@@ -19,8 +24,11 @@ REPS = int(os.environ.get("REPS", "3"))
 DATA, WORK = ROOT + "/data", ROOT + "/work"
 SCRIPTS = os.path.dirname(os.path.abspath(__file__))
 RESTIC = shutil.which(os.environ.get("RESTIC", "restic"))
+RESTIC_NEW = shutil.which(os.environ.get("RESTIC_NEW", "")) or RESTIC
+BORG = shutil.which(os.environ.get("BORG", "borg"))
 env = dict(os.environ, PATH=BIN + ":" + os.environ["PATH"], BK_PASSPHRASE="bench", BK_IMPORT_PASSPHRASE="bench",
-           BK_CACHE_DIR=WORK + "/bk-cache", RESTIC_PASSWORD="bench", RESTIC_FROM_PASSWORD="bench", RESTIC_CACHE_DIR=WORK + "/restic-cache")
+           BK_CACHE_DIR=WORK + "/bk-cache", RESTIC_PASSWORD="bench", RESTIC_FROM_PASSWORD="bench", RESTIC_CACHE_DIR=WORK + "/restic-cache", RESTIC=RESTIC or "",
+           BORG_BASE_DIR=WORK + "/borg-home", BORG_PASSPHRASE="bench", BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK="yes", BORG_RELOCATED_REPO_ACCESS_IS_OK="yes")
 rows = []
 
 
@@ -42,7 +50,7 @@ def compare(name, ours, theirs, reps=None, reset=None, cwd=None):
     got = {0: [], 1: []}
     for _ in range(reps or REPS):
         for side, command in enumerate((ours, theirs)):
-            if command and (side == 0 or RESTIC):
+            if command and (RESTIC or "$RESTIC" not in command):
                 if reset:
                     subprocess.run(["bash", "-c", reset[side]], check=True, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 got[side].append(run(command, cwd))
@@ -135,7 +143,7 @@ def big(n):
 def fresh(name):
     """Shell commands that make an empty repository of each kind."""
     bk, re = WORK + "/bk-" + name, WORK + "/restic-" + name
-    return ("rm -rf %s; BK_REPO=%s bk-init -q" % (bk, bk), "rm -rf %s; restic -q -r %s init" % (re, re)), bk, re
+    return ("rm -rf %s; BK_REPO=%s bk-init -q" % (bk, bk), "rm -rf %s; $RESTIC -q -r %s init" % (re, re)), bk, re
 
 
 def suite(name, first, second):
@@ -146,7 +154,7 @@ def suite(name, first, second):
         subprocess.run("mountpoint -q %s && umount %s; mount --bind %s %s" % (src, src, tree, src), shell=True, check=True)
         warm(src)
     reset, bk, re = fresh(name)
-    ours, theirs = "bk-backup -q -r %s ." % bk, "restic -q -r %s backup ." % re
+    ours, theirs = "bk-backup -q -r %s ." % bk, "$RESTIC -q -r %s backup ." % re
     try:
         show(first)
         compare(name + ": first backup", ours, theirs, reset=reset, cwd=src)
@@ -155,14 +163,14 @@ def suite(name, first, second):
         if name == "linux":
             copy, bk2, re2 = fresh("copy")
             compare(name + ": export | filter | import", "bk-export -r %s latest~%d | bk-filter -q --drop '*.cat.jpg' | bk-import -q -r %s" % (bk, REPS, bk2),
-                    "restic -q -r %s copy --from-repo %s latest" % (re2, re), reset=copy)
+                    "$RESTIC -q -r %s copy --from-repo %s latest" % (re2, re), reset=copy)
         show(second)
         compare(name + ": next version", ours, theirs, reps=1, cwd=src)
-        compare(name + ": restore to tmpfs", "bk-restore -q -r %s latest:%s -t /dev/shm/bk-bench" % (bk, src), "restic -q -r %s restore latest -t /dev/shm/bk-bench" % re,
+        compare(name + ": restore to tmpfs", "bk-restore -q -r %s latest:%s -t /dev/shm/bk-bench" % (bk, src), "$RESTIC -q -r %s restore latest -t /dev/shm/bk-bench" % re,
                 reset=("rm -rf /dev/shm/bk-bench",) * 2)
         shutil.rmtree("/dev/shm/bk-bench")
         if shutil.which("bk-ls", path=BIN):
-            compare(name + ": ls", "bk-ls -l -r %s latest" % bk, "restic -q -r %s ls -l latest" % re)
+            compare(name + ": ls", "bk-ls -l -r %s latest" % bk, "$RESTIC -q -r %s ls -l latest" % re)
     finally:
         subprocess.run("mountpoint -q %s && umount %s" % (src, src), shell=True)
 
@@ -183,7 +191,7 @@ def hist():
         if n:
             subprocess.run([SCRIPTS + "/evolve.py", "step", str(n), tree], check=True)
         warm(tree)
-        for side, command in enumerate(("bk-backup -q -r %s ." % bk, "restic -q -r %s backup ." % re)):
+        for side, command in enumerate(("bk-backup -q -r %s ." % bk, "$RESTIC -q -r %s backup ." % re)):
             if side == 0 or RESTIC:
                 got = run(command, tree)
                 size = tree_size((bk, re)[side])
@@ -198,29 +206,128 @@ def hist():
         rows.append(("hist: one more snapshot adds, MB", "%.1f" % a, "%.1f" % b, "%.3f" % (a / b), "", "", "", ""))
         print(" | ".join(rows[-1]))
     sizes("hist: repository", bk, re)
+    if shutil.which("bk-check", path=BIN):
+        compare("hist: check", "bk-check -q -r %s" % bk, "restic -q -r %s check" % re)
+        compare("hist: check --read-data", "bk-check -q -r %s --read-data" % bk, "restic -q -r %s check --read-data" % re)
     if shutil.which("bk-find", path=BIN):
-        compare("hist: find a name in all 20", "bk-find -r %s Kconfig" % bk, "restic -q -r %s find Kconfig" % re, reps=1)
+        compare("hist: find a name in all 20", "bk-find -r %s Kconfig" % bk, "$RESTIC -q -r %s find Kconfig" % re, reps=1)
     collected(bk, re)
-    copy, bk2, re2 = fresh("copy")
-    theirs = "restic -q -r %s copy --from-repo %s" % (re2, re)
+    convert()
+
+
+def offers(program, verb):
+    return bool(program) and subprocess.run([program, verb, "--help"], capture_output=True).returncode == 0
+
+
+def convert():
+    """Conversions of the 20 snapshots that hist left."""
+    tree, bk, re = WORK + "/tree", WORK + "/bk-hist", WORK + "/restic-hist"
+    bk2, bk3, re2, borg = WORK + "/bk-copy", WORK + "/bk-anew", WORK + "/restic-copy", WORK + "/borg-hist"
+    restic = RESTIC_NEW
+    theirs = restic and "%s -q -r %s copy --from-repo %s" % (restic, re2, re)
+    fresh_restic = "true" if not restic else "rm -rf %s; %s -q -r %s init --copy-chunker-params --from-repo %s" % (re2, restic, re2, re)
+    anew = "bk-sync -q -r %s --to %s --chunker gear:64KiB --compression fastest" % (bk, bk3)
     compare("hist: convert all 20 to new keys", "bk-export -r %s --all | bk-import -q -r %s" % (bk, bk2), theirs,
-            reps=1, reset=("rm -rf %s; BK_REPO=%s bk-init -q --cipher xchacha20-poly1305" % (bk2, bk2), copy[1]))
-    compare("hist: nothing new to convert", "bk-export -r %s --all --have <(bk-import -r %s --list-imported) | bk-import -q -r %s" % (bk, bk2, bk2), theirs, reps=1)
-    if shutil.which("bk-sync", path=BIN):
-        compare("hist: nothing new to sync", "bk-sync -q -r %s --to %s" % (bk, bk2), theirs, reps=1)
-        bk3 = WORK + "/anew"
-        compare("hist: cut and compress all 20 anew", "bk-sync -q -r %s --to %s --chunker gear:128KiB --compression fastest" % (bk, bk3), theirs,
-                reps=1, reset=("rm -rf %s; BK_REPO=%s bk-init -q" % (bk3, bk3), copy[1]))
+            reset=("rm -rf %s; BK_REPO=%s bk-init -q --cipher xchacha20-poly1305" % (bk2, bk2), fresh_restic))
+    compare("hist: nothing new to convert", "bk-export -r %s --all --have <(bk-import -r %s --list-imported) | bk-import -q -r %s" % (bk, bk2, bk2), theirs)
+    compare("hist: nothing new to sync", "bk-sync -q -r %s --to %s" % (bk, bk2), theirs)
+    compare("hist: cut and compress all 20 anew, beside restic copy", anew, theirs,
+            reset=("rm -rf %s; BK_REPO=%s bk-init -q" % (bk3, bk3), fresh_restic))
+    recompress(borg, bk, anew, bk3)
+
+    # One more snapshot, which comes and goes.
+    pristine = [(p, p + ".20") for p in (bk, bk2, bk3, re, re2)]
+    for p, kept in pristine:
+        if os.path.exists(p):
+            subprocess.run(["rm", "-rf", kept], check=True)
+            subprocess.run(["cp", "-a", p, kept], check=True)
+    if not os.path.exists(tree + ".21"):
         subprocess.run([SCRIPTS + "/evolve.py", "step", "20", tree], check=True)
-        for side, command in enumerate(("bk-backup -q -r %s ." % bk, "restic -q -r %s backup ." % re)):
-            if side == 0 or RESTIC:
-                run(command, tree)
-        compare("hist: the 21st, three programs", "bk-export -r %s --all --have <(bk-import -r %s --list-imported) | bk-filter -q | bk-import -q -r %s" % (bk, bk2, bk2), theirs, reps=1)
-        compare("hist: the 21st, cut anew", "bk-sync -q -r %s --to %s --chunker gear:128KiB --compression fastest" % (bk, bk3), theirs, reps=1)
-        compare("hist: prove that the conversion is faithful", "bk-diff -q -r %s --with %s" % (bk, bk2), None, reps=1)
-        old = not RESTIC or subprocess.run([RESTIC, "rewrite", "--help"], capture_output=True).returncode != 0
-        compare("hist: drop one pattern in place", "bk-rewrite -q -r %s --all --drop '*.h' --forget" % bk,
-                None if old else "restic -q -r %s rewrite --exclude '*.h' --forget" % re, reps=1)
+        open(tree + ".21", "w").close()
+    run("bk-backup -q -r %s ." % bk, tree)
+    if restic:
+        run("%s -q -r %s backup ." % (restic, re), tree)
+    def back(p):
+        return "rm -rf %s; cp -a %s.20 %s; sync" % (p, p, p)
+    compare("hist: the 21st, three programs", "bk-export -r %s --all --have <(bk-import -r %s --list-imported) | bk-filter -q | bk-import -q -r %s" % (bk, bk2, bk2),
+            theirs, reset=(back(bk2), back(re2)))
+    compare("hist: the 21st, cut and compressed anew", anew, theirs, reset=(back(bk3), back(re2)))
+    compare("hist: prove that the conversion is faithful", "bk-diff -q -r %s --with %s" % (bk, bk2), None, reps=1)
+    # restic's snapshots begin at the tree, bk's at the root of the file system.
+    for what, ours, pattern in (("a directory", "**/drivers/gpu", "/drivers/gpu"), ("a suffix", "*.h", "*.h")):
+        compare("hist: drop %s from all 20 in place" % what, "bk-rewrite -q -r %s --all --drop '%s' --forget" % (bk, ours),
+                "%s -q -r %s rewrite --exclude '%s' --forget" % (restic, re, pattern) if offers(restic, "rewrite") else None, reset=(back(bk), back(re)))
+    if not offers(restic, "rewrite"):
+        print("the restic at hand cannot rewrite: set RESTIC_NEW to one that can", flush=True)
+    for p, kept in pristine:
+        if os.path.exists(kept):
+            shutil.rmtree(p)
+            os.rename(kept, p)
+
+
+def image():
+    """A disk image that changes in scattered places, cut anew as a difference."""
+    mib = int(os.environ.get("IMAGE_MIB", "4096"))
+    size, changed, run_size = mib << 20, (mib << 20) // 100, 256 << 10
+    work, bk, anew = WORK + "/image", WORK + "/bk-image", WORK + "/bk-image-anew"
+    subprocess.run("rm -rf %s %s %s; mkdir -p %s; BK_REPO=%s bk-init -q; BK_REPO=%s bk-init -q" % (work, bk, anew, work, bk, anew), shell=True, check=True, env=env)
+    rng = random.Random(3)
+    with open(work + "/disk.img", "wb") as f:
+        for _ in range(mib):
+            f.write(rng.randbytes(1 << 19) + bytes(1 << 18) + rng.randbytes(1 << 10) * 256)
+    run("bk-backup -q -r %s ." % bk, work)
+    sync = "bk-sync --json -r %s --to %s --chunker gear:64KiB" % (bk, anew)
+    add("image: %d MiB, cut anew" % mib, run(sync), None)
+    with open(work + "/disk.img", "r+b") as f:
+        for _ in range(changed // run_size):
+            f.seek(rng.randrange(size - run_size))
+            f.write(rng.randbytes(run_size))
+    run("bk-backup -q -r %s ." % bk, work)
+    add("image: %d MiB changed in %d places, cut anew" % (changed >> 20, changed // run_size), run(sync + " 2> %s/summary" % WORK), None)
+    with open(WORK + "/summary") as f:
+        summary = [json.loads(line) for line in f if '"summary"' in line][-1]
+    for what, key in (("sent", "bytes_of_chunks"), ("cut", "bytes_cut"), ("read back at the target", "bytes_read_back")):
+        rows.append(("image: %s, %% of its size" % what, "%.2f" % (100 * summary[key] / size)) + ("",) * 6)
+        print(" | ".join(rows[-1]), flush=True)
+    for p in (work, bk, anew):
+        shutil.rmtree(p)
+
+
+def wide():
+    """Many snapshots of many files, metadata alone: memory, and what differences cost."""
+    snapshots, files = (int(n) for n in os.environ.get("WIDE", "1000x1000000").split("x"))
+    bk, bk2, program, stream = WORK + "/bk-wide", WORK + "/bk-wide2", WORK + "/widehistory", WORK + "/wide.bk"
+    subprocess.run(["go", "build", "-o", program, "./cmd/internal/widehistory"], check=True, cwd=SCRIPTS + "/../../..")
+    subprocess.run("rm -rf %s %s; BK_REPO=%s bk-init -q; BK_REPO=%s bk-init -q; %s --snapshots %d --files %d > %s" % (bk, bk2, bk, bk2, program, snapshots, files, stream),
+                   shell=True, check=True, env=env)
+    name = "wide: %d snapshots of %d files, " % (snapshots, files)
+    for what, command in (("import", "bk-import -q -r %s < %s" % (bk, stream)), ("export one", "bk-export -r %s latest~%d" % (bk, snapshots - 1)),
+                          ("export all", "bk-export -r %s --all" % bk), ("to another repository", "bk-sync -q -r %s --to %s" % (bk, bk2)),
+                          ("drop a directory in place", "bk-rewrite -q -r %s --all --drop part0003" % bk)):
+        add(name + what, run(command), None)
+    for p in (bk, bk2):
+        shutil.rmtree(p)
+    os.remove(stream)
+
+
+def recompress(borg, bk, anew, bk3):
+    """The same beside borg recreate, which cuts and compresses anew within one repository."""
+    if not BORG:
+        print("borg is not there: nothing to hold recreate against", flush=True)
+        return
+    if not os.path.exists(borg):
+        # Its archives are made of the snapshots, one restored over the other.
+        back = WORK + "/restored"
+        subprocess.run("rm -rf %s; %s init -e repokey-blake2 %s.part" % (back, BORG, borg), shell=True, check=True, env=env)
+        for n in range(19, -1, -1):
+            subprocess.run("bk-restore -q -r %s latest~%d -t %s --delete && cd %s && %s create -C lz4 %s.part::s%d ." % (bk, n, back, back, BORG, borg, 19 - n),
+                           shell=True, check=True, env=env)
+        shutil.rmtree(back)
+        os.rename(borg + ".part", borg)
+    recreated = WORK + "/borg-recreated"
+    compare("hist: cut and compress all 20 anew, beside borg recreate", anew, "%s recreate --recompress -C zstd,3 %s" % (BORG, recreated), reps=1,
+            reset=("rm -rf %s; BK_REPO=%s bk-init -q" % (bk3, bk3), "rm -rf %s; cp -a %s %s; sync" % (recreated, borg, recreated)))
+    shutil.rmtree(recreated)
 
 
 def collected(bk, re):
@@ -259,10 +366,10 @@ def main():
             suite("big", big(1), big(2))
         elif part == "hist":
             hist()
-        elif part == "gc":
-            gc()
+        elif part in ("convert", "image", "wide", "gc"):
+            {"convert": convert, "image": image, "wide": wide, "gc": gc}[part]()
         else:
-            sys.exit("unknown part %r: linux, small, big, hist, gc" % part)
+            sys.exit("unknown part %r: linux, small, big, hist, convert, image, wide, gc" % part)
     header = ("", "bk, s", "restic, s", "ratio", "bk CPU", "restic CPU", "ratio", "peak MiB")
     print("\n| " + " | ".join(header) + " |\n|" + "---|" * len(header))
     for row in rows:

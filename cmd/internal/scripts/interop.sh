@@ -3,7 +3,7 @@
 # missing, and tests the programs in BIN, and the packages, against them.
 set -eu
 bin=$(cd "$1" && pwd)
-packages="restic borgbackup rsync tar libarchive-tools zstd attr acl
+packages="restic borgbackup rsync rsnapshot tar libarchive-tools zstd attr acl
   python3 python3-msgpack python3-zstandard python3-cryptography libargon2-1"
 missing=
 for p in $packages; do

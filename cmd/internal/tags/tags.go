@@ -43,7 +43,7 @@ func (c *Tag) Run(ctx context.Context, app *cli.App) error {
 	if c.All == (len(c.Snapshots) > 0) {
 		return cli.Usagef("name snapshots, or give --all")
 	}
-	snaps, err := app.OpenSnapshots(ctx, &c.RepoFlags, &c.SelectFlags)
+	snaps, err := app.OpenSnapshots(ctx, &cli.SourceFlags{RepoFlags: c.RepoFlags}, &c.SelectFlags)
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,9 @@
 package transfer
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"os"
-	"strings"
+	"slices"
 
 	"github.com/bk-backup/bk/cmd/internal/cli"
 	"github.com/bk-backup/bk/cmd/internal/filterflags"
@@ -15,7 +13,7 @@ import (
 
 // Export is the program bk-export.
 type Export struct {
-	cli.RepoFlags   `embed:""`
+	cli.SourceFlags `embed:""`
 	cli.SelectFlags `embed:""`
 
 	Snapshots []string `arg:"" optional:"" sep:"none" name:"SNAPSHOT" help:"Snapshots: latest, latest~2, or the beginning of an id."`
@@ -26,6 +24,7 @@ type Export struct {
 	Flat      bool     `help:"Send every snapshot whole, content included, for simple readers."`
 	Copy      bool     `xor:"copy" help:"Name what a changed file has in common with its version before by place (copy records) and not by chunk: the best input for bk-import --chunker."`
 	NoCopy    bool     `name:"no-copy" xor:"copy" help:"Send no copy records even where --have makes a difference to what the receiver holds: changed files are sent whole. For filters that cannot work with copy records."`
+	NoHeld    bool     `name:"no-held" help:"Send again what --have lists of a snapshot that was cut off. For filters that have to see all content."`
 	Held      bool     `help:"Name content and do not send it: for bk-import --held into the same repository."`
 
 	filterflags.PathFlags `embed:""`
@@ -33,7 +32,7 @@ type Export struct {
 
 // Help is the longer text.
 func (*Export) Help() string {
-	return `The stream goes to standard output: into bk-import, bk-filter, bk-restore --stdin, bk-show, or a file. Each piece of content is sent once, and each snapshot as its difference to the one before. What the patterns drop is never read.
+	return `The stream goes to standard output: into bk-import, bk-filter, bk-restore --stdin, bk-show, or a file. Each piece of content is sent once, and each snapshot as its difference to the one before; with --all those of one host and the same paths stand together. Where --have leaves several hosts with something new, the first goes on from what the receiver holds, the others come whole: give --host to send them one by one, or use bk-sync. What the patterns drop is never read.
 
   bk-export --all | bk-import -r /srv/other
   bk-export latest --drop '*.iso' | zstd > latest.bk.zst`
@@ -52,7 +51,7 @@ func (c *Export) Run(ctx context.Context, app *cli.App) error {
 	if err != nil {
 		return err
 	}
-	system, err := app.OpenSystem(ctx, &c.RepoFlags)
+	system, err := app.OpenSystem(ctx, &c.SourceFlags)
 	if err != nil {
 		return err
 	}
@@ -66,12 +65,21 @@ func (c *Export) Run(ctx context.Context, app *cli.App) error {
 		Producer: app.Name + " " + cli.Version, OnProgress: app.Progress(),
 	}
 	if c.Have != "" {
-		if chosen, opts.Base, err = leaveOut(chosen, c.Have); err != nil {
+		have, err := readHave(c.Have)
+		if err != nil {
 			return err
 		}
-	}
-	for _, s := range chosen {
-		opts.Snapshots = append(opts.Snapshots, s.ID)
+		chosen, opts.Base = have.leaveOut(chosen)
+		for _, s := range chosen {
+			opts.Snapshots = append(opts.Snapshots, s.ID)
+		}
+		if !c.NoHeld && !c.Flat && have.arrived.of(opts.Snapshots) {
+			opts.Arrived = have.arrived.has
+		}
+	} else {
+		for _, s := range chosen {
+			opts.Snapshots = append(opts.Snapshots, s.ID)
+		}
 	}
 	var stages []format.Stage
 	if patterns != nil {
@@ -111,7 +119,7 @@ func (c *Export) choose(ctx context.Context, system format.System) ([]*format.Sn
 	}
 	list = cli.Select(list, sel)
 	if c.All {
-		return list, nil
+		return slices.Concat(inSeries(list)...), nil
 	}
 	var chosen []*format.Snapshot
 	for _, name := range c.Snapshots {
@@ -122,44 +130,6 @@ func (c *Export) choose(ctx context.Context, system format.System) ([]*format.Sn
 		chosen = append(chosen, s)
 	}
 	return chosen, nil
-}
-
-// leaveOut takes what the receiver holds out of the list; base is the newest of
-// that, if anything is left to send after it.
-func leaveOut(list []*format.Snapshot, file string) (rest []*format.Snapshot, base format.ID, err error) {
-	in := os.Stdin
-	if file != "-" {
-		if in, err = os.Open(file); err != nil {
-			return nil, base, &cli.Error{Op: "read the list of what the receiver has", Err: err}
-		}
-		defer in.Close()
-	}
-	have, parents := make(map[format.ID]bool), make(map[format.ID]bool)
-	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, 1<<20) // every stage that a snapshot went through adds to its line
-	for lines.Scan() {
-		for _, word := range strings.Fields(lines.Text()) {
-			digits, rewritten := strings.CutPrefix(word, noParent)
-			id, err := format.ParseID(digits)
-			if err != nil {
-				return nil, base, cli.Usagef("--have %s: %w", file, err)
-			}
-			have[id] = true
-			parents[id] = parents[id] || !rewritten
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, base, &cli.Error{Op: "read the list of what the receiver has", Err: err}
-	}
-	for _, s := range list {
-		switch {
-		case parents[s.ID]:
-			base = s.ID
-		case !have[s.ID]:
-			rest = append(rest, s)
-		}
-	}
-	return rest, base, nil
 }
 
 // writeEmpty writes a stream without snapshots: there is nothing new.

@@ -127,6 +127,23 @@ func plan(list []*format.Snapshot, h held, description string) (runs []run, kept
 	return runs, kept, nil
 }
 
+// inSeries puts snapshots of one host and the same roots together, in the order of
+// the list and of the first of each series.
+func inSeries(list []*format.Snapshot) (all [][]*format.Snapshot) {
+	number := make(map[string]int)
+	for _, s := range list {
+		name := seriesName(s)
+		n, ok := number[name]
+		if !ok {
+			n = len(all)
+			number[name] = n
+			all = append(all, nil)
+		}
+		all[n] = append(all[n], s)
+	}
+	return all
+}
+
 // seriesName is equal for snapshots of one host and the same roots.
 func seriesName(s *format.Snapshot) string {
 	roots := slices.Sorted(slices.Values(s.Roots))

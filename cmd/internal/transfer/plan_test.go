@@ -114,17 +114,27 @@ func TestLeaveOut(t *testing.T) {
 			if err := os.WriteFile(file, []byte(test.have), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			rest, base, err := leaveOut(list, file)
+			have, err := readHave(file)
+			rest, base := have.leaveOut(list)
 			if err != nil || base != test.base || len(rest) != test.rest {
 				t.Errorf("base %s, %d left: %v", base.Short(), len(rest), err)
 			}
 		})
 	}
+	hosts := &have{ids: set(id(2), id(3)), parents: set(id(2), id(3))}
+	rest, base := hosts.leaveOut(snaps("a", "b", "c", "a", "b", "c", "a"))
+	var order []format.ID
+	for _, s := range rest {
+		order = append(order, s.ID)
+	}
+	if diff := cmp.Diff([]format.ID{id(5), id(1), id(4), id(7), id(6)}, order); diff != "" || base != id(2) {
+		t.Errorf("three hosts: base %s, %s", base.Short(), diff)
+	}
 	file := filepath.Join(t.TempDir(), "have")
 	if err := os.WriteFile(file, []byte("no id"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := leaveOut(list, file); err == nil {
+	if _, err := readHave(file); err == nil {
 		t.Error("a list of something else was taken")
 	}
 }

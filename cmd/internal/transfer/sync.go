@@ -18,7 +18,7 @@ import (
 // Sync is the program bk-sync: bk-export, bk-filter and bk-import in one
 // process, for what the target lacks.
 type Sync struct {
-	cli.RepoFlags   `embed:""`
+	cli.SourceFlags `embed:""`
 	cli.SelectFlags `embed:""`
 
 	chunkers.Flag `embed:""`
@@ -52,7 +52,7 @@ func (c *Sync) Run(ctx context.Context, app *cli.App) error {
 	if err != nil {
 		return err
 	}
-	source, err := app.OpenSystem(ctx, &c.RepoFlags)
+	source, err := app.OpenSystem(ctx, &c.SourceFlags)
 	if err != nil {
 		return err
 	}
@@ -84,6 +84,16 @@ func (c *Sync) Run(ctx context.Context, app *cli.App) error {
 	if len(damage) > 0 {
 		return fmt.Errorf("find out what %s holds already: %s: %w", target, damage[0].Name, damage[0].Err)
 	}
+	if s.in.ChunkerFor != nil {
+		s.arrived = make(arrived)
+		err := target.Partials(ctx, func(p repo.Partial) error {
+			s.arrived.addRefs(p)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
 	list = s.choose(cli.Select(list, sel))
 	runs, kept, err := plan(list, heldBy(target, s.known), opts.Description())
 	if err != nil {
@@ -106,7 +116,10 @@ type syncer struct {
 	filter filter.Options
 	in     repo.ImportOptions
 	known  []*repo.Snapshot
-	sum    repo.Imported
+	// arrived is what came of snapshots that were cut off, where content is cut
+	// anew; where it is not, the target can be asked for any chunk.
+	arrived arrived
+	sum     repo.Imported
 }
 
 // choose applies the filter's choice of snapshots here, where all of them are
@@ -165,6 +178,9 @@ func (s *syncer) one(ctx context.Context, r run) (sum repo.Imported, err error) 
 	// not be read at the source.
 	if s.filter.TakesHeld() && !anew {
 		out.HasChunk, in.Held = s.target.HasChunk, true
+	}
+	if s.filter.TakesHeld() && anew && s.arrived.of(r.snapshots) {
+		out.Arrived = s.arrived.has
 	}
 	if !s.filter.Paths.Empty() {
 		out.Drop = s.filter.Paths.Match

@@ -1,4 +1,8 @@
-package tar
+// Package acl converts POSIX access control lists between text, as archives of
+// other systems hold it, and the kernel's binary form, which the stream has
+// (spec/stream.md, "Devices, extended attributes, ACLs"). Start at Parse. Any
+// package below format may import it; it imports nothing of this module.
+package acl
 
 import (
 	"cmp"
@@ -12,46 +16,46 @@ import (
 
 // The attributes that hold POSIX ACLs, in the kernel's form.
 const (
-	xattrACLAccess  = "system.posix_acl_access"
-	xattrACLDefault = "system.posix_acl_default"
+	XattrAccess  = "system.posix_acl_access"
+	XattrDefault = "system.posix_acl_default"
 )
 
 // Tags of the kernel's form, in the order that it wants.
 const (
-	aclUserOwner  = 0x01
-	aclUser       = 0x02
-	aclGroupOwner = 0x04
-	aclGroup      = 0x08
-	aclMask       = 0x10
-	aclOther      = 0x20
+	tagUserOwner  = 0x01
+	tagUser       = 0x02
+	tagGroupOwner = 0x04
+	tagGroup      = 0x08
+	tagMask       = 0x10
+	tagOther      = 0x20
 
-	aclVersion = 2
-	aclNoID    = 0xffffffff
+	version = 2
+	noID    = 0xffffffff
 )
 
-type aclEntry struct {
+type entry struct {
 	tag, perm uint16
 	id        uint32
 }
 
-// parseACL reads the text of an ACL and returns the kernel's form: entries
+// Parse reads the text of an ACL and returns the kernel's form: entries
 // separated by lines or commas, "user:NAME:rwx" or "user:NAME:rwx:ID". A name
 // that is a number is an id; others are looked up. It returns "" for one that
 // says no more than the permission bits do, where extended asks for more.
-func parseACL(text string, extended bool, user, group func(string) (uint32, bool)) (string, error) {
-	var entries []aclEntry
+func Parse(text string, extended bool, user, group func(string) (uint32, bool)) (string, error) {
+	var entries []entry
 	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == ',' || r == 0 }) {
 		line, _, _ = strings.Cut(line, "#")
 		if line = strings.TrimSpace(line); line == "" {
 			continue
 		}
-		e, err := parseACLEntry(strings.TrimPrefix(line, "default:"), user, group)
+		e, err := parseEntry(strings.TrimPrefix(line, "default:"), user, group)
 		if err != nil {
 			return "", fmt.Errorf("entry %q: %w", line, err)
 		}
 		entries = append(entries, e)
 	}
-	slices.SortStableFunc(entries, func(a, b aclEntry) int {
+	slices.SortStableFunc(entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.tag, b.tag), cmp.Compare(a.id, b.id))
 	})
 	owners := 0
@@ -59,7 +63,7 @@ func parseACL(text string, extended bool, user, group func(string) (uint32, bool
 		if i > 0 && e.tag == entries[i-1].tag && e.id == entries[i-1].id {
 			return "", errors.New("an entry comes twice")
 		}
-		if e.tag == aclUserOwner || e.tag == aclGroupOwner || e.tag == aclOther {
+		if e.tag == tagUserOwner || e.tag == tagGroupOwner || e.tag == tagOther {
 			owners++
 		}
 	}
@@ -69,7 +73,7 @@ func parseACL(text string, extended bool, user, group func(string) (uint32, bool
 	if extended && len(entries) == owners {
 		return "", nil
 	}
-	out := binary.LittleEndian.AppendUint32(nil, aclVersion)
+	out := binary.LittleEndian.AppendUint32(nil, version)
 	for _, e := range entries {
 		out = binary.LittleEndian.AppendUint16(out, e.tag)
 		out = binary.LittleEndian.AppendUint16(out, e.perm)
@@ -78,31 +82,31 @@ func parseACL(text string, extended bool, user, group func(string) (uint32, bool
 	return string(out), nil
 }
 
-func parseACLEntry(line string, user, group func(string) (uint32, bool)) (aclEntry, error) {
+func parseEntry(line string, user, group func(string) (uint32, bool)) (entry, error) {
 	fields := strings.Split(line, ":")
 	if len(fields) == 2 && (fields[0] == "mask" || fields[0] == "other" || fields[0] == "m" || fields[0] == "o") {
 		fields = []string{fields[0], "", fields[1]}
 	}
 	if len(fields) != 3 && len(fields) != 4 {
-		return aclEntry{}, errors.New("it has not three or four fields")
+		return entry{}, errors.New("it has not three or four fields")
 	}
-	e := aclEntry{id: aclNoID}
+	e := entry{id: noID}
 	lookup, named := user, fields[1] != "" || len(fields) == 4 && fields[3] != ""
 	switch fields[0] {
 	case "user", "u":
-		e.tag = aclUserOwner
+		e.tag = tagUserOwner
 		if named {
-			e.tag = aclUser
+			e.tag = tagUser
 		}
 	case "group", "g":
-		lookup, e.tag = group, aclGroupOwner
+		lookup, e.tag = group, tagGroupOwner
 		if named {
-			e.tag = aclGroup
+			e.tag = tagGroup
 		}
 	case "mask", "m":
-		e.tag, named = aclMask, false
+		e.tag, named = tagMask, false
 	case "other", "o":
-		e.tag, named = aclOther, false
+		e.tag, named = tagOther, false
 	default:
 		return e, errors.New("it is for neither user, group, mask nor other")
 	}
@@ -135,11 +139,11 @@ func parseACLEntry(line string, user, group func(string) (uint32, bool)) (aclEnt
 	return e, errors.New("nobody of that name is known here, and the archive does not give the number")
 }
 
-// formatACL returns the text of an ACL in the kernel's form: entries on lines,
+// Format returns the text of an ACL in the kernel's form: entries on lines,
 // with numbers for names.
-func formatACL(value string) (string, error) {
+func Format(value string) (string, error) {
 	b := []byte(value)
-	if len(b) < 4 || (len(b)-4)%8 != 0 || binary.LittleEndian.Uint32(b) != aclVersion {
+	if len(b) < 4 || (len(b)-4)%8 != 0 || binary.LittleEndian.Uint32(b) != version {
 		return "", errors.New("it is not an ACL in the form of version 2")
 	}
 	var out strings.Builder
@@ -149,17 +153,17 @@ func formatACL(value string) (string, error) {
 			return "", fmt.Errorf("its permissions %#o are more than read, write and execute", perm)
 		}
 		switch tag {
-		case aclUserOwner:
+		case tagUserOwner:
 			out.WriteString("user::")
-		case aclUser:
+		case tagUser:
 			fmt.Fprintf(&out, "user:%d:", id)
-		case aclGroupOwner:
+		case tagGroupOwner:
 			out.WriteString("group::")
-		case aclGroup:
+		case tagGroup:
 			fmt.Fprintf(&out, "group:%d:", id)
-		case aclMask:
+		case tagMask:
 			out.WriteString("mask::")
-		case aclOther:
+		case tagOther:
 			out.WriteString("other::")
 		default:
 			return "", fmt.Errorf("it has an entry of the unknown tag %#x", tag)
@@ -175,10 +179,10 @@ func formatACL(value string) (string, error) {
 	return out.String(), nil
 }
 
-// aclMode returns the permission bits that an access ACL in the kernel's form
+// Mode returns the permission bits that an access ACL in the kernel's form
 // stands for: those of the group are the mask's where there is one. libarchive
 // writes the group's own instead.
-func aclMode(value string) (bits uint32, ok bool) {
+func Mode(value string) (bits uint32, ok bool) {
 	b := []byte(value)
 	if len(b) < 4 || (len(b)-4)%8 != 0 {
 		return 0, false
@@ -187,16 +191,16 @@ func aclMode(value string) (bits uint32, ok bool) {
 	for b = b[4:]; len(b) > 0; b = b[8:] {
 		perm := uint32(binary.LittleEndian.Uint16(b[2:]) & 7)
 		switch binary.LittleEndian.Uint16(b) {
-		case aclUserOwner:
+		case tagUserOwner:
 			bits |= perm << 6
-		case aclGroupOwner:
+		case tagGroupOwner:
 			if !masked {
 				bits |= perm << 3
 			}
-		case aclMask:
+		case tagMask:
 			masked = true
 			bits = bits&^0o070 | perm<<3
-		case aclOther:
+		case tagOther:
 			bits |= perm
 			ok = true
 		}
