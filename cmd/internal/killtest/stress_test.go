@@ -112,7 +112,7 @@ func (s *stress) run(duration time.Duration) {
 	var wg sync.WaitGroup
 	for i, work := range []func(w *worker, n int){
 		(*worker).backup, (*worker).backup, (*worker).backup, (*worker).convert, (*worker).restore, (*worker).restore,
-		(*worker).forget, (*worker).retag, (*worker).collect, (*worker).collect, (*worker).rotate, (*worker).export,
+		(*worker).forget, (*worker).retag, (*worker).collect, (*worker).collect, (*worker).rotate, (*worker).export, (*worker).check,
 	} {
 		wg.Go(func() {
 			w := &worker{stress: s, number: i, rng: rand.New(rand.NewPCG(s.seed, uint64(i))), dir: s.t.TempDir(), took: map[string]time.Duration{}}
@@ -404,6 +404,12 @@ func (w *worker) collect(int) {
 	w.program([]string{"no index lists it", "not found"}, w.command("bk-gc", args...))
 }
 
+// check checks all that there is, while others change it: what it finds may have
+// been there when it looked. When all have stopped nothing may be found.
+func (w *worker) check(int) {
+	w.program([]string{""}, w.command("bk-check", "--read-data"))
+}
+
 // rotate begins to use new keys now and then.
 func (w *worker) rotate(int) {
 	for begun := time.Now(); time.Since(begun) < 5*time.Second && time.Now().Before(w.until); {
@@ -431,6 +437,7 @@ func (s *stress) checkEnd() {
 		if s.t.Failed() {
 			return
 		}
+		s.must("bk-check", "--read-data")
 		s.must("bk-gc", "--grace", "0", "--reseal", "--max-unused", "0")
 		s.must("bk-gc", "--grace", "0", "--reseal", "--max-unused", "0")
 	}
