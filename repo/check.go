@@ -61,6 +61,8 @@ type Finding struct {
 	Object string // its name on storage; empty for chunks of which nothing says where they were
 	Err    error
 	Lost   uint64 // chunks that snapshots need and that are nowhere else
+	// Readable says of a damaged pack that it is known what lies where in it.
+	Readable bool
 	// Touched is what cannot be restored because of it, by path. More counts
 	// what is not named, since there is too much of it.
 	Touched []Touched
@@ -185,7 +187,11 @@ func (k *checker) findAbout(about, object string, what What, err error) *Finding
 // finish sorts the findings and sums up.
 func (k *checker) finish() {
 	for _, about := range slices.Sorted(maps.Keys(k.findings)) {
-		k.out.Findings = append(k.out.Findings, k.findings[about])
+		f := k.findings[about]
+		if name, ok := seal.ParseName(f.Object); ok && name.Kind == seal.KindDataPack {
+			f.Readable = k.bad[name.Sum] != nil
+		}
+		k.out.Findings = append(k.out.Findings, f)
 	}
 	k.out.Snapshots = len(k.snaps)
 	for _, s := range k.snaps {

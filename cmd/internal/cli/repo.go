@@ -50,6 +50,7 @@ type Role struct {
 var (
 	RoleSource = Role{[]string{"BK_REPO"}, []string{"BK_PASSPHRASE"}}
 	RoleTarget = Role{[]string{"BK_IMPORT_REPO", "BK_REPO"}, []string{"BK_IMPORT_PASSPHRASE", "BK_PASSPHRASE"}}
+	RoleFrom   = Role{nil, []string{"BK_FROM_PASSPHRASE", "BK_PASSPHRASE"}}
 )
 
 // secretsWith are the variables for a passphrase of a system that has one of its
