@@ -21,7 +21,7 @@ type task struct {
 const (
 	orderedWeightMax = 16 << 20 // plain bytes and payloads
 	orderedTasksMax  = 2048
-	workersMax       = 8 // each compresses with some MiB of its own
+	workersMax       = 4 // each compresses with 16 MiB of its own
 )
 
 // do begins work and has then called when it and all that was given before are

@@ -464,7 +464,7 @@ func (c *recutter) earlier(offset, size uint64) ([]byte, error) {
 
 // recentPlainMax bounds the plain bytes of chunks of the stream that are kept at
 // hand, since files often have one many times.
-const recentPlainMax = 16 << 20
+const recentPlainMax = 8 << 20
 
 type recentPlain struct {
 	byID  map[format.ID][]byte

@@ -22,6 +22,9 @@ func createBorg(ctx context.Context, app *App, place string, opts SinkOptions) (
 	if err := settings("borg", opts.Settings, map[string]*string{"encryption": &encryption, "compression": &compression, "key-file": &keyFile}); err != nil {
 		return nil, err
 	}
+	if strings.Contains(place, "::") {
+		return nil, Usagef("borg:%s: name the repository alone; archives get their names from the snapshots", place)
+	}
 	how := borg.SinkOptions{
 		Holder: borgHolder(ctx), Now: time.Now, Rand: rand.Reader, ClientNonce: borgNonceFile,
 		Strict: opts.Strict, OnProgress: opts.OnProgress,
