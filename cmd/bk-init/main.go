@@ -17,10 +17,14 @@ func main() {
 	cli.Main("bk-init", "Make a repository.", &command{})
 }
 
+// defaultChunker is that of the flag.
+const defaultChunker = "gear:1MiB"
+
 type command struct {
 	cli.RepoFlags `embed:""`
 	Cipher        string   `default:"aes-256-gcm" enum:"aes-256-gcm,xchacha20-poly1305" help:"Cipher: ${enum}."`
 	Chunker       string   `default:"gear:1MiB" help:"How files are cut: gear:AVERAGE, gear:MIN,AVERAGE,MAX, rabin (as restic cuts), or fixed:SIZE."`
+	ChunkerFrom   string   `placeholder:"restic:PATH" help:"Cut files as that repository's own program does, so that what is imported from it and changes later is found again. Without --chunker-rule there are then no rules."`
 	ChunkerRule   []string `sep:"none" placeholder:"PATTERN=SPEC" help:"Cut files that match PATTERN by SPEC (repeatable, the last that matches wins). Default: images of disks and databases, which change in small places, by fixed:64KiB; '-' for no rules."`
 	Compression   string   `default:"default" help:"Default compression: none, fastest, default, better, best, or zstd:LEVEL."`
 	Client        string   `placeholder:"NAME" help:"What this client is called. Default: the host's name."`
@@ -39,6 +43,10 @@ func (c *command) Run(ctx context.Context, app *cli.App) error {
 	if err != nil {
 		return cli.Usagef("--cipher: %w", err)
 	}
+	keys, err := c.takeOver(ctx, app)
+	if err != nil {
+		return err
+	}
 	spec, err := chunker.ParseSpec(c.Chunker)
 	if err != nil {
 		return cli.Usagef("--chunker: %w", err)
@@ -54,7 +62,7 @@ func (c *command) Run(ctx context.Context, app *cli.App) error {
 		c.Client, _ = os.Hostname()
 	}
 	r, err := app.InitRepo(ctx, &c.RepoFlags, keyring.InitOptions{
-		Suite: suite, ClientName: c.Client, Chunker: spec.String(), Rules: rules, Compression: c.Compression,
+		Suite: suite, ClientName: c.Client, Chunker: spec.String(), ChunkerKeys: keys, Rules: rules, Compression: c.Compression,
 	})
 	if err != nil {
 		return err
@@ -68,4 +76,25 @@ func (c *command) Run(ctx context.Context, app *cli.App) error {
 	app.Sayf("made repository %x in %s: %s, %s", id[:4], r, suite, spec)
 	app.Sayf("keep its passphrase safe: without it nothing in there can be read")
 	return nil
+}
+
+// takeOver asks the repository that --chunker-from names how it cuts.
+func (c *command) takeOver(ctx context.Context, app *cli.App) (keys keyring.ChunkerKeys, err error) {
+	if c.ChunkerFrom == "" {
+		return keys, nil
+	}
+	if c.Chunker != defaultChunker && c.Chunker != chunker.ResticRabin.String() {
+		return keys, cli.Usagef("--chunker-from says how files are cut: leave --chunker out")
+	}
+	if keys.Polynomial, err = app.ResticPolynomial(ctx, c.ChunkerFrom); err != nil {
+		return keys, fmt.Errorf("--chunker-from: %w", err)
+	}
+	if _, err := chunker.New(chunker.ResticRabin, chunker.Keyed{Polynomial: keys.Polynomial}); err != nil {
+		return keys, fmt.Errorf("--chunker-from %s: %w", c.ChunkerFrom, err)
+	}
+	c.Chunker = chunker.ResticRabin.String()
+	if len(c.ChunkerRule) == 0 {
+		c.ChunkerRule = []string{noRules}
+	}
+	return keys, nil
 }

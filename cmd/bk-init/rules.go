@@ -18,6 +18,9 @@ var inPlace = []string{
 
 const inPlaceChunker = "fixed:64KiB"
 
+// noRules stands for no rules.
+const noRules = "-"
+
 // chunkerRules reads PATTERN=SPEC, or gives the usual rules where there is none.
 func chunkerRules(texts []string) ([]keyring.Rule, error) {
 	var rules []keyring.Rule
@@ -28,7 +31,7 @@ func chunkerRules(texts []string) ([]keyring.Rule, error) {
 		return rules, nil
 	}
 	for _, text := range texts {
-		if text == "-" && len(texts) == 1 {
+		if text == noRules && len(texts) == 1 {
 			return nil, nil
 		}
 		pattern, name, found := strings.Cut(text, "=")

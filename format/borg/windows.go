@@ -36,6 +36,7 @@ type windowItem struct {
 	once  bool          // of data: no refs name it
 	size  uint32        // of data
 	id    format.ID     // of data
+	of    format.ID     // of data: the snapshot
 	refs  []uint64      // instead of a record: numbers and sizes of chunks that came before
 }
 
@@ -52,6 +53,7 @@ type windows struct {
 
 	// Of the goroutine that makes records.
 	win   *window
+	of    format.ID // the snapshot that is being made
 	room  *semaphore.Weighted
 	fills sync.WaitGroup
 
@@ -164,7 +166,12 @@ func (w *windows) Close() error {
 }
 
 // emit appends a record.
-func (w *windows) emit(rec format.Record) error { return w.add(windowItem{rec: rec}) }
+func (w *windows) emit(rec format.Record) error {
+	if s, ok := rec.(*format.Snapshot); ok {
+		w.of = s.ID
+	}
+	return w.add(windowItem{rec: rec})
+}
 
 func (w *windows) add(it windowItem) error {
 	w.win.items = append(w.win.items, it)
@@ -202,7 +209,7 @@ func (w *windows) emitData(number uint32, once bool, chunk want) error {
 	w.win.plain += int64(chunk.size)
 	chunk.number = len(w.win.items)
 	w.win.wants = append(w.win.wants, chunk)
-	return w.add(windowItem{chunk: !w.opts.Flat, once: once, size: chunk.size})
+	return w.add(windowItem{chunk: !w.opts.Flat, once: once, size: chunk.size, of: w.of})
 }
 
 // bufferSize is what format.AllocPayload takes for n bytes.
@@ -229,6 +236,11 @@ func (w *windows) send() error {
 	}
 }
 
+// atReceiver reports whether the receiver is known to hold a chunk.
+func (w *windows) atReceiver(it *windowItem) bool {
+	return w.opts.HasChunk != nil && w.opts.HasChunk(it.id, it.size) || w.opts.Arrived != nil && w.opts.Arrived(it.of, it.id)
+}
+
 // fill fetches the chunks of a window.
 func (w *windows) fill(win *window) error {
 	return w.r.fetch(w.ctx, win.wants, func(want *want, object []byte) error {
@@ -242,7 +254,7 @@ func (w *windows) fill(win *window) error {
 		} else {
 			it.id = format.ID(want.id)
 		}
-		if w.opts.Held || w.opts.HasChunk != nil && !w.opts.Flat && w.opts.HasChunk(it.id, it.size) {
+		if w.opts.Held || !w.opts.Flat && w.atReceiver(it) {
 			format.FreePayload(plain)
 			it.rec = &format.Refs{Chunks: []format.ChunkRef{{ID: it.id, Size: it.size}}}
 			return nil

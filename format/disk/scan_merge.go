@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"slices"
 
@@ -26,6 +27,7 @@ type merge struct {
 	hasGone  bool
 
 	links       map[linkKey]*linkGroup
+	named       groupNames
 	linksWeight int64
 	group       *group
 }
@@ -174,17 +176,17 @@ func (m *merge) directory(path string, st *status, l *listing) error {
 // file makes the item of anything but a directory, or none if nothing changed.
 func (m *merge) file(n *node) error {
 	st := &n.status
-	link, names, err := m.linkOf(n)
+	prev, had, err := m.match(n.path, false)
+	if err != nil {
+		return err
+	}
+	link, names, err := m.linkOf(n, prev)
 	if err != nil {
 		return err
 	}
 	hardlink := ""
 	if link != nil {
 		hardlink = link.name
-	}
-	prev, had, err := m.match(n.path, false)
-	if err != nil {
-		return err
 	}
 	isFile := st.isFile()
 	same := prev != nil && m.sameStatus(prev, st, hardlink)
@@ -236,8 +238,9 @@ func (m *merge) knownContent(st *status) (*knownContent, error) {
 }
 
 // linkOf returns the group of a file with several names, nil for other files,
-// and how many there are; 0 stands for what the status says.
-func (m *merge) linkOf(n *node) (*linkGroup, uint32, error) {
+// and how many there are; 0 stands for what the status says. prev is the previous
+// entry of its path, or nil.
+func (m *merge) linkOf(n *node, prev *format.Entry) (*linkGroup, uint32, error) {
 	if n.status.nlink < 2 {
 		return nil, 0, nil
 	}
@@ -255,7 +258,7 @@ func (m *merge) linkOf(n *node) (*linkGroup, uint32, error) {
 	}
 	g := m.links[key]
 	if g == nil {
-		g = &linkGroup{name: groupName(n.path), left: left}
+		g = &linkGroup{name: m.nameGroup(n, prev), left: left}
 		m.links[key] = g
 	}
 	if g.left--; g.left == 0 {
@@ -263,6 +266,46 @@ func (m *merge) linkOf(n *node) (*linkGroup, uint32, error) {
 		m.linksWeight -= g.weight
 	}
 	return g, names, nil
+}
+
+// nameGroup names the group of a file that is the first of it: as in the previous
+// listing, where that was of another program and has names of its own, so that
+// files which did not change are not read for the sake of a name; otherwise by its
+// path. No two groups of a listing get one name.
+func (m *merge) nameGroup(n *node, prev *format.Entry) string {
+	name := groupName(n.path)
+	if prev != nil && prev.Hardlink != "" && m.options.Survey == nil && m.named.isNew(prev.Hardlink) &&
+		prev.Has&format.HasCtime != 0 && prev.Ctime == n.status.ctime && m.sameInode(prev, &n.status) {
+		name = prev.Hardlink
+	}
+	if !m.named.isNew(name) {
+		name = groupName(n.path + "\x00") // which no path has
+	}
+	m.named.add(name)
+	return name
+}
+
+// groupNames are the names that groups have got, 64 keyed bits of each: who makes
+// a stream cannot aim at a name that is then not taken over, which costs reading a
+// file and no more.
+type groupNames struct {
+	seed maphash.Seed
+	set  map[uint64]struct{}
+}
+
+func (g *groupNames) isNew(name string) bool {
+	if g.set == nil {
+		return true
+	}
+	_, ok := g.set[maphash.String(g.seed, name)]
+	return !ok
+}
+
+func (g *groupNames) add(name string) {
+	if g.set == nil {
+		g.seed, g.set = maphash.MakeSeed(), make(map[uint64]struct{})
+	}
+	g.set[maphash.String(g.seed, name)] = struct{}{}
 }
 
 // groupName is what a group of hard links is called, by the first of its paths.

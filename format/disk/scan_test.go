@@ -170,6 +170,46 @@ func TestScanHardLinks(t *testing.T) {
 	}
 }
 
+// TestScanTakesOverGroupNames scans on a listing in which groups of hard links have
+// names of another program's, as an imported one has.
+func TestScanTakesOverGroupNames(t *testing.T) {
+	tree := newTestTree(t)
+	tree.file("a", "content")
+	tree.link("b", "a")
+	tree.file("c", "other content")
+	tree.link("d", "c")
+	first := scan(t, nil, ScanOptions{Roots: []string{tree.root}})
+	rel := strings.TrimPrefix(tree.root, "/") + "/"
+	foreign := func(names ...string) model {
+		m := first.model.clone()
+		for i, name := range []string{"a", "b", "c", "d"} {
+			f := *m[rel+name]
+			f.Hardlink = names[i]
+			m[rel+name] = &f
+		}
+		return m
+	}
+	for _, c := range []struct {
+		why   string
+		names []string
+		read  int
+	}{
+		{"other names", []string{"x", "x", "y", "y"}, 0},
+		{"the name of the other group", []string{first.model[rel+"c"].Hardlink, first.model[rel+"c"].Hardlink, first.model[rel+"a"].Hardlink, first.model[rel+"a"].Hardlink}, 0},
+		{"one group that is two", []string{"x", "x", "x", "x"}, 2 * len("other content")},
+		{"a name for one of two", []string{"x", "", "y", "y"}, len("content")},
+	} {
+		got := scan(t, foreign(c.names...), ScanOptions{Roots: []string{tree.root}})
+		if got.stats.BytesRead > uint64(c.read) {
+			t.Errorf("%s: %d bytes were read, not %d", c.why, got.stats.BytesRead, c.read)
+		}
+		group := func(name string) string { return got.model[rel+name].Hardlink }
+		if group("a") == "" || group("a") != group("b") || group("c") == "" || group("c") != group("d") || group("a") == group("c") {
+			t.Errorf("%s: the groups are %x, %x, %x, %x", c.why, group("a"), group("b"), group("c"), group("d"))
+		}
+	}
+}
+
 func TestScanHoles(t *testing.T) {
 	tree := newTestTree(t)
 	block := random(1, 4096)
@@ -290,7 +330,7 @@ func TestScanOtherRoots(t *testing.T) {
 func TestLinksAreForgotten(t *testing.T) {
 	m := &merge{Scanner: &Scanner{}, links: make(map[linkKey]*linkGroup)}
 	n := &node{path: "a", status: status{nlink: 2, ino: 7, size: 1 << 30}}
-	first, _, err := m.linkOf(n)
+	first, _, err := m.linkOf(n, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +339,7 @@ func TestLinksAreForgotten(t *testing.T) {
 		t.Errorf("%d groups of weight %d after the first name", len(m.links), m.linksWeight)
 	}
 	n.path = "b"
-	if second, _, err := m.linkOf(n); err != nil || second != first || len(m.links) != 0 || m.linksWeight != 0 {
+	if second, _, err := m.linkOf(n, nil); err != nil || second != first || len(m.links) != 0 || m.linksWeight != 0 {
 		t.Errorf("%d groups of weight %d after the last name", len(m.links), m.linksWeight)
 	}
 	// What is too much to remember is read again.

@@ -1,6 +1,7 @@
 package restic
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -21,10 +22,13 @@ type SinkOptions struct {
 	// Version of a repository that is made: 1 or 2; 0 means 2. Of one that exists
 	// it must be the version, or 0.
 	Version int
-	// KeepCuts stores the chunks of the stream as they come. Otherwise content is
-	// cut as restic cuts it, with the repository's polynomial; what is cut so
-	// already passes as it is.
-	KeepCuts bool
+	// Polynomial of a repository that is made, as Repository.Polynomial returns it;
+	// 0 draws one.
+	Polynomial uint64
+	// Recut cuts content as restic does, with the repository's polynomial; what is
+	// cut so already passes as it is. Otherwise the chunks of the stream stay as
+	// they come.
+	Recut bool
 	// Compression of what comes plain, in format 2; format 1 has none.
 	Compression format.Level
 	// Held accepts refs to chunks that the repository holds already, and not only
@@ -53,7 +57,11 @@ type SinkOptions struct {
 	OnWarning  func(text string)
 	OnProgress func(format.Progress)
 
-	keyWork uint64 // of scrypt for a new key; 0: restic's. Tests set it.
+	// Tests set these: the work of scrypt for a new key, how long a new lock is
+	// left for others to see, and what is sorted in memory; 0 means the usual.
+	keyWork  uint64
+	lockWait time.Duration
+	sortMax  int // bytes that are sorted in memory
 }
 
 // Written sums up what a sink did.
@@ -276,7 +284,7 @@ func (s *Sink) begin(r *format.Snapshot) error {
 	s.path, s.here = "", nil
 	s.tree.begin(s.base)
 	if r.Unsorted {
-		s.sorter = newSorter(s.opts.TempDir)
+		s.sorter = newSorter(s.opts.TempDir, cmp.Or(s.opts.sortMax, sorterBytesMax))
 	}
 	if e := r.Estimate; e != nil {
 		s.progress.EntriesTotal, s.progress.BytesTotal = s.progress.Entries+e.Entries, s.progress.Bytes+e.Bytes

@@ -30,7 +30,7 @@ func newJobs(ctx context.Context, workers int) *jobs {
 
 func (j *jobs) begin() {
 	j.group, j.within = errgroup.WithContext(j.ctx)
-	j.group.SetLimit(4 * j.workers) // some wait for storage
+	j.group.SetLimit(j.workers)
 }
 
 // do gives away a job that holds size bytes; it waits for room.

@@ -176,7 +176,7 @@ func (k *keeper) finish() ([]format.ID, error) {
 
 // newContentWriter returns who cuts content as the options say.
 func (s *Sink) newContentWriter() (contentWriter, error) {
-	if s.opts.KeepCuts {
+	if !s.opts.Recut {
 		return &keeper{storer: storer{s}}, nil
 	}
 	polynomial, err := s.r.Polynomial()

@@ -51,10 +51,11 @@ type sorter struct {
 	runs    []int64 // where each begins in log
 	recent  []edit
 	bytes   int
+	max     int // bytes in memory
 	counter uint64
 }
 
-func newSorter(dir string) *sorter { return &sorter{log: spill.NewLog(dir)} }
+func newSorter(dir string, most int) *sorter { return &sorter{log: spill.NewLog(dir), max: most} }
 
 func (s *sorter) close() error { return s.log.Close() }
 
@@ -62,7 +63,7 @@ func (s *sorter) add(e edit) error {
 	s.counter++
 	e.sequence = s.counter
 	s.recent = append(s.recent, e)
-	if s.bytes += len(e.path) + len(e.node) + 64; s.bytes < sorterBytesMax {
+	if s.bytes += len(e.path) + len(e.node) + 64; s.bytes < s.max {
 		return nil
 	}
 	return s.spill()

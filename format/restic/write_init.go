@@ -69,7 +69,7 @@ func create(ctx context.Context, st store.Store, opts *SinkOptions) error {
 	} else if ks, err = createKey(ctx, st, passphrase, opts); err != nil {
 		return err
 	}
-	config, err := newConfig(opts.Version, opts.Rand)
+	config, err := newConfig(opts)
 	if err != nil {
 		return err
 	}
@@ -96,7 +96,8 @@ func createKey(ctx context.Context, st store.Store, passphrase string, opts *Sin
 	return ks, st.Create(ctx, "keys/"+format.SumID(file).String(), file)
 }
 
-func newConfig(version int, rand io.Reader) (config, error) {
+func newConfig(opts *SinkOptions) (config, error) {
+	version := opts.Version
 	if version == 0 {
 		version = 2
 	}
@@ -104,12 +105,15 @@ func newConfig(version int, rand io.Reader) (config, error) {
 		return config{}, fmt.Errorf("there is no format %d: 1 and 2 are known", version)
 	}
 	var id format.ID
-	if _, err := io.ReadFull(rand, id[:]); err != nil {
+	if _, err := io.ReadFull(opts.Rand, id[:]); err != nil {
 		return config{}, fmt.Errorf("draw the repository's id: %w", err)
 	}
-	polynomial, err := chunker.NewPolynomial(rand)
-	if err != nil {
-		return config{}, err
+	polynomial := opts.Polynomial
+	if polynomial == 0 {
+		var err error
+		if polynomial, err = chunker.NewPolynomial(opts.Rand); err != nil {
+			return config{}, err
+		}
 	}
 	return config{Version: version, ID: hex.EncodeToString(id[:]), Polynomial: strconv.FormatUint(polynomial, 16)}, nil
 }

@@ -1,6 +1,7 @@
 package restic
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,7 +51,7 @@ func takeLock(ctx context.Context, w *writer) (*lock, error) {
 	if err := l.write(ctx); err != nil {
 		return nil, err
 	}
-	wait := time.NewTimer(lockWait)
+	wait := time.NewTimer(cmp.Or(w.opts.lockWait, lockWait))
 	defer wait.Stop()
 	var err error
 	select {

@@ -3,6 +3,7 @@ package restic
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -45,7 +46,7 @@ func (t *treeWriter) top() *directory { return t.stack[len(t.stack)-1] }
 // put adds an object that is no directory, given its node. What was at its path
 // goes, with all below.
 func (t *treeWriter) put(path string, node []byte) error {
-	d, _, err := t.reach(path)
+	d, _, err := t.reach(path, true)
 	if err != nil {
 		return err
 	}
@@ -59,7 +60,7 @@ func (t *treeWriter) putDir(path string, node []byte) error {
 	if path == "" {
 		return nil
 	}
-	_, old, err := t.reach(path)
+	_, old, err := t.reach(path, true)
 	if err != nil {
 		return err
 	}
@@ -73,17 +74,23 @@ func (t *treeWriter) remove(path string) error {
 		t.begin(format.ID{})
 		return nil
 	}
-	_, _, err := t.reach(path)
+	_, _, err := t.reach(path, false)
+	if errors.Is(err, errNoDirectory) {
+		return nil
+	}
 	return err
 }
+
+// errNoDirectory says that there is nothing for a path to lie in.
+var errNoDirectory = errors.New("there is no such directory")
 
 // lastName returns the last component of a path.
 func lastName(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
 
 // reach makes the directory that a path lies in the top of the stack, and goes on
 // in it to the path's name, over the parent's node of that name, whose tree it
-// returns.
-func (t *treeWriter) reach(path string) (*directory, format.ID, error) {
+// returns. Directories that are not there are made, or are errNoDirectory.
+func (t *treeWriter) reach(path string, create bool) (*directory, format.ID, error) {
 	dir := ""
 	if i := strings.LastIndexByte(path, '/'); i >= 0 {
 		dir = path[:i]
@@ -94,7 +101,7 @@ func (t *treeWriter) reach(path string) (*directory, format.ID, error) {
 		}
 	}
 	for t.top().path != dir {
-		if err := t.enter(dir); err != nil {
+		if err := t.enter(dir, create); err != nil {
 			return nil, format.ID{}, err
 		}
 	}
@@ -108,7 +115,7 @@ func (t *treeWriter) reach(path string) (*directory, format.ID, error) {
 }
 
 // enter goes one directory further towards dir, which changes only below.
-func (t *treeWriter) enter(dir string) error {
+func (t *treeWriter) enter(dir string, create bool) error {
 	d := t.top()
 	rest := dir
 	if d.path != "" {
@@ -121,9 +128,16 @@ func (t *treeWriter) enter(dir string) error {
 		return err
 	}
 	if ref == nil {
+		if !create {
+			return errNoDirectory
+		}
 		child.node = appendImplied(nil, child.path)
 	} else {
 		id, ok := d.old.subtree(ref)
+		if !ok && !create {
+			d.append(d.old.raw(ref))
+			return errNoDirectory
+		}
 		if !ok {
 			e := format.Errorf(format.ClassTree, "something lies below %q, which is not a directory in the parent", child.path)
 			e.Path = child.path

@@ -28,15 +28,20 @@ type clientBody struct {
 }
 
 type groupBody struct {
-	Chunker     string      `msgpack:"chunker,omitempty"`
-	Compression string      `msgpack:"compression,omitempty"`
-	Epochs      []epochBody `msgpack:"epochs"`
-	ID          []byte      `msgpack:"id"`
-	Label       []byte      `msgpack:"label"`
-	Name        []byte      `msgpack:"name,omitempty"`
-	Own         bool        `msgpack:"own,omitempty"`
-	Rules       []ruleBody  `msgpack:"rules,omitempty"`
-	Split       []byte      `msgpack:"split"`
+	Chunker     string           `msgpack:"chunker,omitempty"`
+	ChunkerKeys *chunkerKeysBody `msgpack:"chunker_keys,omitempty"`
+	Compression string           `msgpack:"compression,omitempty"`
+	Epochs      []epochBody      `msgpack:"epochs"`
+	ID          []byte           `msgpack:"id"`
+	Label       []byte           `msgpack:"label"`
+	Name        []byte           `msgpack:"name,omitempty"`
+	Own         bool             `msgpack:"own,omitempty"`
+	Rules       []ruleBody       `msgpack:"rules,omitempty"`
+	Split       []byte           `msgpack:"split"`
+}
+
+type chunkerKeysBody struct {
+	Rabin uint64 `msgpack:"rabin,omitempty"`
 }
 
 type epochBody struct {
@@ -62,6 +67,9 @@ func (c *clientChunk) encode() []byte {
 		b := groupBody{
 			Chunker: g.Chunker, Compression: g.Compression, Epochs: []epochBody{}, ID: g.ID[:],
 			Label: g.Label[:], Name: []byte(g.Name), Own: g.Own, Split: g.Split[:],
+		}
+		if g.ChunkerKeys != (ChunkerKeys{}) {
+			b.ChunkerKeys = &chunkerKeysBody{Rabin: g.ChunkerKeys.Polynomial}
 		}
 		for i := range g.Epochs {
 			b.Epochs = append(b.Epochs, epochBody{Number: g.Epochs[i].Number, Key: g.Epochs[i].Key[:]})
@@ -107,6 +115,9 @@ func (b *groupBody) group() (*Group, error) {
 		fixed(g.Label[:], b.Label, "label"),
 		fixed(g.Split[:], b.Split, "split"),
 	)
+	if b.ChunkerKeys != nil {
+		g.ChunkerKeys.Polynomial = b.ChunkerKeys.Rabin
+	}
 	for _, e := range b.Epochs {
 		epoch := Epoch{Number: e.Number}
 		err = errors.Join(err, fixed(epoch.Key[:], e.Key, "epochs"))

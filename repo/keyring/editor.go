@@ -131,7 +131,7 @@ func (e *Editor) used(ctx context.Context) (*Credential, error) {
 // Update changes settings and adds keys: change is given a copy of the client's
 // groups and returns what they become. Keys that are there already stay, or what
 // was sealed under them could not be opened again: groups and epochs may be
-// added, not taken away or changed, and label and split keys are for ever. The
+// added, not taken away or changed, and label, split and chunker keys are for ever. The
 // next generation of the client chunk is durable when the call returns; it fails
 // with ErrConflict if another process made it, and then the keyring has to be
 // opened again.
@@ -178,7 +178,7 @@ func (e *Editor) update(ctx context.Context, clientKey *seal.Key, change func(gr
 
 // keeps says which key of old is not in g, which may be nil.
 func keeps(g, old *Group) error {
-	if g == nil || g.Label != old.Label || g.Split != old.Split {
+	if g == nil || g.Label != old.Label || g.Split != old.Split || g.ChunkerKeys != old.ChunkerKeys {
 		return fmt.Errorf("group %s would lose its keys", old.ID)
 	}
 	for i := range old.Epochs {

@@ -16,6 +16,9 @@ type Group struct {
 	Own   bool
 	Label seal.Key // for seal.NewLabeler
 	Split seal.Key // decides where listings and, with some chunkers, files are cut
+	// ChunkerKeys are secrets of chunkers that were taken over from elsewhere, in
+	// place of what would derive from Split. Like Split they are for ever.
+	ChunkerKeys ChunkerKeys
 	// Chunker and Compression are for new content, in the words of whoever cuts
 	// and compresses; Rules, tried in order, say otherwise for some paths.
 	Chunker     string
@@ -23,6 +26,11 @@ type Group struct {
 	Rules       []Rule
 	// Epochs ascend by number; new objects are sealed under the last.
 	Epochs []Epoch
+}
+
+// ChunkerKeys are secrets of chunkers; what is zero was not taken over.
+type ChunkerKeys struct {
+	Polynomial uint64 // of rabin, as restic has it
 }
 
 // Rule is a chunker for the paths that a pattern matches.

@@ -36,6 +36,7 @@ type InitOptions struct {
 	GroupName      string
 	// Chunker, Compression and Rules are settings of the client's own group.
 	Chunker     string
+	ChunkerKeys ChunkerKeys
 	Compression string
 	Rules       []Rule
 	Rand        io.Reader        // must be unpredictable; nil: crypto/rand
@@ -78,7 +79,7 @@ func Init(ctx context.Context, st store.Store, o InitOptions) (*Keyring, error) 
 
 // newKeyring draws all keys.
 func newKeyring(o *InitOptions) (*Keyring, error) {
-	g := &Group{Name: o.GroupName, Own: true, Chunker: o.Chunker, Compression: o.Compression, Rules: o.Rules, Epochs: []Epoch{{Number: 1}}}
+	g := &Group{Name: o.GroupName, Own: true, Chunker: o.Chunker, ChunkerKeys: o.ChunkerKeys, Compression: o.Compression, Rules: o.Rules, Epochs: []Epoch{{Number: 1}}}
 	k := &Keyring{
 		config:    &config{suite: o.Suite, created: o.Now()},
 		chunk:     &clientChunk{name: o.ClientName, groups: []*Group{g.clone()}},

@@ -27,6 +27,7 @@ type keyringVector struct {
 	Group      vectors.Hex            `json:"group"`
 	Label      vectors.Hex            `json:"label_key"`
 	Split      vectors.Hex            `json:"split_key"`
+	Polynomial uint64                 `json:"polynomial,omitempty"` // taken over from restic
 	Epoch      uint32                 `json:"epoch"`
 	EpochKey   vectors.Hex            `json:"epoch_key"`
 	Body       vectors.Hex            `json:"signed_body"`
@@ -36,8 +37,9 @@ type keyringVector struct {
 func TestVectorsKeyring(t *testing.T) {
 	var madeAll []keyringVector
 	for _, suite := range seal.Suites() {
-		madeAll = append(madeAll, makeVector(t, suite))
+		madeAll = append(madeAll, makeVector(t, suite, ChunkerKeys{}))
 	}
+	madeAll = append(madeAll, makeVector(t, seal.SuiteAES256GCM, ChunkerKeys{Polynomial: 0x3da3358b4dc173}))
 	for _, v := range vectors.Check(t, "keyring.json", madeAll) {
 		st := mem.New()
 		for name, object := range v.Objects {
@@ -57,9 +59,9 @@ func TestVectorsKeyring(t *testing.T) {
 	}
 }
 
-func makeVector(t *testing.T, suite seal.Suite) keyringVector {
+func makeVector(t *testing.T, suite seal.Suite, keys ChunkerKeys) keyringVector {
 	o := testInit(vectors.Rand("keyring " + suite.String()))
-	o.Suite = suite
+	o.Suite, o.ChunkerKeys = suite, keys
 	o.Argon2 = Argon2{MemoryKiB: 256, Passes: 2, Threads: 4}
 	o.Passphrase = "passphrase with umlauts: äöü"
 	st := mem.New()
@@ -97,7 +99,7 @@ func makeHex(k *Keyring) keyringVector {
 	body := []byte("body of a snapshot")
 	return keyringVector{
 		Suite: k.Suite(), Repository: repository[:], ClientKey: k.clientKey[:], Client: client[:], Chunk: k.chunk.encode(),
-		Sign: k.chunk.sign[:], PublicKey: vectors.Hex(k.PublicKey()), Group: own.ID[:], Label: own.Label[:], Split: own.Split[:],
+		Sign: k.chunk.sign[:], PublicKey: vectors.Hex(k.PublicKey()), Group: own.ID[:], Label: own.Label[:], Split: own.Split[:], Polynomial: own.ChunkerKeys.Polynomial,
 		Epoch: epoch, EpochKey: key[:], Body: body, Snapshot: k.SignSnapshot(body),
 	}
 }

@@ -50,7 +50,7 @@ func resticError(err error) error {
 
 // createRestic opens a restic repository for writing, or makes one.
 func createRestic(ctx context.Context, app *App, place string, opts SinkOptions) (ForeignSink, error) {
-	o, err := app.resticSinkOptions(place, opts)
+	o, err := app.resticSinkOptions(ctx, place, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func createRestic(ctx context.Context, app *App, place string, opts SinkOptions)
 }
 
 // resticSinkOptions reads the options that a sink for restic has.
-func (app *App) resticSinkOptions(place string, opts SinkOptions) (restic.SinkOptions, error) {
+func (app *App) resticSinkOptions(ctx context.Context, place string, opts SinkOptions) (restic.SinkOptions, error) {
 	o := restic.SinkOptions{
 		Strict: opts.Strict, Held: opts.Held, Log: app.Logger(), OnProgress: opts.OnProgress,
 		Program: app.Name + " " + Version, PID: os.Getpid(), UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
@@ -93,9 +93,16 @@ func (app *App) resticSinkOptions(place string, opts SinkOptions) (restic.SinkOp
 		}
 		return passphrase, err
 	}
-	var version, compression string
-	if err := settings("restic", opts.Settings, map[string]*string{"version": &version, "compression": &compression}); err != nil {
+	var version, compression, from string
+	known := map[string]*string{"version": &version, "compression": &compression, "chunker-from": &from}
+	if err := settings("restic", opts.Settings, known); err != nil {
 		return o, err
+	}
+	if from != "" {
+		var err error
+		if o.Polynomial, err = app.ResticPolynomial(ctx, from); err != nil {
+			return o, err
+		}
 	}
 	switch version {
 	case "":
@@ -111,13 +118,28 @@ func (app *App) resticSinkOptions(place string, opts SinkOptions) (restic.SinkOp
 		}
 	}
 	switch {
-	case len(opts.Chunker) == 0 || slices.Equal(opts.Chunker, []string{"rabin"}) || slices.Equal(opts.Chunker, []string{"target"}):
-	case slices.Equal(opts.Chunker, []string{"keep"}):
-		o.KeepCuts = true
+	case len(opts.Chunker) == 0 || slices.Equal(opts.Chunker, []string{"keep"}):
+	case slices.Equal(opts.Chunker, []string{"rabin"}) || slices.Equal(opts.Chunker, []string{"target"}):
+		o.Recut = true
 	default:
-		return o, Usagef("--chunker: a restic repository takes keep, or rabin with its own polynomial, which is the default")
+		return o, Usagef("--chunker: a restic repository takes keep, which is the default, or rabin, with its own polynomial")
 	}
 	return o, nil
+}
+
+// ResticPolynomial returns the polynomial of the restic repository at a URL, which
+// begins with restic:.
+func (app *App) ResticPolynomial(ctx context.Context, url string) (uint64, error) {
+	scheme, place := store.SplitLocation(url)
+	if scheme != "restic" {
+		return 0, Usagef("a splitter is taken over from a restic repository, restic:PATH, not from %q", url)
+	}
+	system, err := openRestic(ctx, app, place, SourceOptions{Role: RoleSource})
+	if err != nil {
+		return 0, err
+	}
+	defer system.Close()
+	return system.(*restic.Repository).Polynomial()
 }
 
 type resticSink struct{ *restic.Sink }

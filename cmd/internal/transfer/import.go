@@ -34,7 +34,7 @@ func (*Import) Help() string {
 
 Every payload is decoded and checked before it is stored. Each snapshot is committed as it completes; if the stream ends early, complete snapshots stay, the incomplete one never appears, and running the same again completes it without storing anything twice. Snapshots that are held already are recognised and left alone.
 
-With -r restic:DIR the stream goes into a restic repository, which is made if it is not there (-o version=1 for the older format): content is cut as restic cuts it, or with --chunker keep left as it comes. Its passphrase is BK_IMPORT_PASSPHRASE, else RESTIC_PASSWORD, else BK_PASSPHRASE.
+With -r restic:DIR the stream goes into a restic repository, which is made if it is not there (-o version=1 for the older format). Its chunks are those of the stream, or with --chunker rabin those that restic itself would cut, so that restic finds them again in files that change later; -o chunker-from=restic:PATH makes a new one cut like another. Its passphrase is BK_IMPORT_PASSPHRASE, else RESTIC_PASSWORD, else BK_PASSPHRASE.
 
 With -r borg:DIR the stream goes into a repository of Borg 1, which is locked meanwhile, and made if it is not there: -o encryption=MODE (none, authenticated, repokey, keyfile, or these with -blake2; default repokey-blake2). Content is cut as borg create cuts it there, or with --chunker keep left as it comes; -o compression=keep (the default), none, lz4 or zstd,LEVEL. Its passphrase is BK_IMPORT_PASSPHRASE, else for a new one BORG_NEW_PASSPHRASE, else BORG_PASSPHRASE, else BK_PASSPHRASE; -o key-file=FILE says where keys are that do not lie in it.
 
