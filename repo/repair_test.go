@@ -251,13 +251,14 @@ func hurt(t testing.TB) (*mem.Store, model, lossSet) {
 	st := initStore(t)
 	importOneByOne(t, st, m)
 	cut := false
-	for i, name := range objects(t, st, "packs/") {
+	for _, name := range objects(t, st, "packs/") {
 		st.Damage(name, func(b []byte) []byte {
-			if b[9] == byte(seal.KindDataPack) && i%2 == 0 {
+			switch {
+			case b[9] != byte(seal.KindDataPack):
+			case !cut:
+				cut, b = true, b[:len(b)/2]
+			default:
 				b[140] ^= 1
-			} else if b[9] == byte(seal.KindDataPack) && !cut {
-				cut = true
-				b = b[:len(b)/2]
 			}
 			return b
 		})
@@ -441,9 +442,11 @@ func TestExportOfDamaged(t *testing.T) {
 	for _, kind := range []seal.Kind{seal.KindDataPack, seal.KindMetaPack} {
 		st := initStore(t)
 		importOneByOne(t, st, m)
-		for i, name := range objects(t, st, "packs/") {
+		damaged := 0
+		for _, name := range objects(t, st, "packs/") {
 			st.Damage(name, func(b []byte) []byte {
-				if b[9] == byte(kind) && i%2 == 0 {
+				if b[9] == byte(kind) && damaged < 2 {
+					damaged++
 					b[140] ^= 1
 				}
 				return b
