@@ -39,7 +39,7 @@ const TouchedMaxDefault = 1 << 20
 
 // checkTriesMax is how often a check begins anew because a collection deleted
 // what it was looking at.
-const checkTriesMax = 3
+const checkTriesMax = 6
 
 // What says in one word what is wrong with an object.
 type What string
@@ -94,20 +94,38 @@ type Checked struct {
 // names what it finds. Storage is only read. It fails if it cannot do its work:
 // what is damaged is a finding and no error. Others may go on writing meanwhile.
 func (r *Repository) Check(ctx context.Context, opts CheckOptions) (*Checked, error) {
-	for tries := 1; ; tries++ {
+	k, err := r.settledCheck(ctx, opts)
+	if err != nil {
+		return nil, fmt.Errorf("check %s: %w", r, err)
+	}
+	k.cache.Close()
+	return k.out, nil
+}
+
+// ErrOutrun says that what was looked at was deleted again and again meanwhile.
+var ErrOutrun = errors.New("snapshots were forgotten and garbage was collected again and again meanwhile")
+
+// settledCheck checks, and begins anew if it found something and others have
+// deleted meanwhile what it was looking at. The caller closes the cache.
+func (r *Repository) settledCheck(ctx context.Context, opts CheckOptions) (*checker, error) {
+	for range checkTriesMax {
 		k, err := r.check(ctx, opts)
 		if err != nil {
-			return nil, fmt.Errorf("check %s: %w", r, err)
+			return nil, err
+		}
+		outrun := false
+		if len(k.out.Findings) > 0 {
+			outrun, err = k.outrun()
+		}
+		if err == nil && !outrun {
+			return k, nil
 		}
 		k.cache.Close()
-		if len(k.out.Findings) == 0 || tries == checkTriesMax {
-			return k.out, nil
-		}
-		outrun, err := k.outrun()
-		if err != nil || !outrun {
-			return k.out, err
+		if err != nil {
+			return nil, err
 		}
 	}
+	return nil, ErrOutrun
 }
 
 // checker is one check.
@@ -205,8 +223,22 @@ func (k *checker) finish() {
 	}
 }
 
-// outrun reports whether a collection has deleted what was read here.
+// outrun reports whether others have deleted what was read here: a collection
+// indexes, and before packs, or bk-forget a snapshot, and before its content.
 func (k *checker) outrun() (bool, error) {
+	there := make(map[string]bool)
+	err := k.r.store.List(k.ctx, seal.KindSnapshot.Dir(), func(info store.Info) error {
+		there[info.Name] = true
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	for _, s := range k.snaps {
+		if !there[s.objectName()] {
+			return true, nil
+		}
+	}
 	names, err := listIndexes(k.ctx, k.r.store)
 	if err != nil {
 		return false, err

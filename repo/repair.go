@@ -108,7 +108,7 @@ type repairer struct {
 // below which other chunks may be lost, or that packs were listed as they are, in
 // which what seemed to be lost may be found.
 func (r *Repository) repairRound(ctx context.Context, session *session, checking CheckOptions, opts RepairOptions, out *Repaired) (more bool, err error) {
-	k, err := r.check(ctx, checking)
+	k, err := r.settledCheck(ctx, checking)
 	if err != nil {
 		return false, err
 	}

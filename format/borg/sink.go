@@ -106,7 +106,6 @@ type arriving struct {
 	seq     uint64
 	file    *filling
 	path    string // of the last entry
-	commit  *format.Commit
 	old     *listing // of the parent, nil if there is none
 	places  *spill.Table
 	oldPath string // whose content copies is

@@ -211,7 +211,7 @@ func TestAppendToBorg(t *testing.T) {
 			r := newBorgTarget(t)
 			r.borg("init", "-e", mode, r.dir)
 			r.tree.fill()
-			r.create("by borg")
+			r.create("by-borg")
 			r.create("doomed")
 			r.borg("delete", r.dir+"::doomed")
 			r.state()
@@ -223,7 +223,7 @@ func TestAppendToBorg(t *testing.T) {
 
 			// borg's own counters go on where ours end, and the other way round.
 			r.tree.file("new", r.tree.random(100_000))
-			r.create("by borg again")
+			r.create("by-borg-again")
 			r.states = append(r.states, r.asBorg(r.tree.top))
 			r.tree.file("new", r.tree.random(100_000))
 			r.state()
