@@ -107,15 +107,22 @@ func (w *runWriter) finish() (*Run, error) {
 	if _, err := w.f.WriteAt(append(head, tables...), 0); err != nil {
 		return nil, err
 	}
+	// It is mapped before others can see it: another process may remove it at
+	// once, having one that covers the same.
 	name := w.f.Name()
-	if err := w.f.Close(); err != nil {
-		return nil, err
-	}
 	final := filepath.Join(filepath.Dir(name), "run-"+filepath.Base(name)[len(".run-"):])
-	if err := os.Rename(name, final); err != nil {
+	run, err := mapRun(w.f, final)
+	if err != nil {
 		return nil, err
 	}
-	return OpenRun(final)
+	if err = w.f.Close(); err == nil {
+		err = os.Rename(name, final)
+	}
+	if err != nil {
+		run.Close()
+		return nil, err
+	}
+	return run, nil
 }
 
 // packTable numbers packs by name.

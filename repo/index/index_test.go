@@ -447,3 +447,37 @@ func BenchmarkOpen(b *testing.B) {
 		c.Close()
 	}
 }
+
+// TestOthersInTheSameCache opens and fills one cache directory from many sides:
+// each removes what others wrote and it has itself.
+func TestOthersInTheSameCache(t *testing.T) {
+	dir := t.TempDir()
+	st := storage{}
+	for n := range 12 {
+		st.add(makePack(10*n, 10))
+	}
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(9, uint64(i)))
+			for range 40 {
+				c, err := Open(dir)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				names := st.names()
+				rng.Shuffle(len(names), func(a, b int) { names[a], names[b] = names[b], names[a] })
+				names = names[:1+rng.IntN(len(names))]
+				if err := c.Refresh(context.Background(), names, st.fetch); err != nil {
+					t.Errorf("refresh: %v", err)
+				}
+				if n := c.Len(); n < 10*len(names) {
+					t.Errorf("%d records of %d index objects", n, len(names))
+				}
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
+}

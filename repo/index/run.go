@@ -98,6 +98,11 @@ func OpenRun(path string) (*Run, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return mapRun(f, path)
+}
+
+// mapRun is OpenRun for a file that is open, and has or will have that path.
+func mapRun(f *os.File, path string) (*Run, error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, err
