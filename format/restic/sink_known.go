@@ -35,8 +35,9 @@ type snapshotOut struct {
 
 // bkFields is what bk keeps in a snapshot of restic.
 type bkFields struct {
-	ID     string   `json:"id"`     // under which it came
-	Record []byte   `json:"record"` // body of the stream's snapshot record
+	ID     string   `json:"id"`              // under which it came
+	Record []byte   `json:"record"`          // body of the stream's snapshot record
+	Recut  bool     `json:"recut,omitempty"` // content was cut by the repository's polynomial, otherwise cuts are as they came
 	Losses []bkLoss `json:"losses,omitempty"`
 }
 
@@ -51,6 +52,7 @@ type holding struct {
 	name  format.ID // in the repository
 	tree  format.ID
 	claim claim
+	recut bool
 }
 
 // claim says by what right a snapshot goes by an id.
@@ -86,7 +88,7 @@ func (s *Sink) knows(snap *snapshot) {
 	}{{snap.record.ID, claimOwn}, {snap.imported, claimImported}, {snap.original, claimOriginal}} {
 		old, ok := s.known[id.ID]
 		if !id.IsZero() && (!ok || id.claim < old.claim) {
-			s.known[id.ID] = holding{snap.record.ID, snap.tree, id.claim}
+			s.known[id.ID] = holding{snap.record.ID, snap.tree, id.claim, snap.recut}
 		}
 	}
 }
@@ -162,13 +164,14 @@ func (s *Sink) commit(r *format.Commit) error {
 	if s.prevName, err = s.w.saveFile(s.ctx, "snapshots/", b); err != nil {
 		return fmt.Errorf("store snapshot %s in %s: %w", snap.ID, s.r, err)
 	}
-	s.known[snap.ID] = holding{s.prevName, root, claimImported}
+	s.known[snap.ID] = holding{s.prevName, root, claimImported, s.opts.Recut}
 	s.sum.Snapshots++
 	return s.err
 }
 
 // heldAlready looks for a snapshot with the id that came. If its listing is
-// another one, two sources claim one id: the newcomer gets a derived one.
+// another one, two sources claim one id: the newcomer gets a derived one. Trees
+// say that only if content was cut alike for both.
 func (s *Sink) heldAlready(snap *format.Snapshot, root format.ID) (bool, error) {
 	for id := snap.ID; ; {
 		h, ok := s.known[id]
@@ -179,7 +182,10 @@ func (s *Sink) heldAlready(snap *format.Snapshot, root format.ID) (bool, error) 
 			snap.ID = id
 			return false, nil
 		}
-		if h.claim != claimImported || h.tree == root {
+		if h.claim != claimImported || h.tree == root || h.recut != s.opts.Recut {
+			if h.claim != claimOriginal {
+				s.prevTree = h.tree
+			}
 			s.prevName = h.name
 			s.sum.Held++
 			return true, nil
@@ -196,7 +202,7 @@ func (s *Sink) compose(snap *format.Snapshot, root format.ID) (*snapshotOut, err
 	out := &snapshotOut{
 		Tree: root.String(), Paths: []string{}, Hostname: snap.Host, Username: snap.User, Tags: snap.Tags,
 		Original: snap.ID.String(), Program: s.opts.Program,
-		BK: &bkFields{ID: snap.ID.String(), Record: body.AppendBody(nil)},
+		BK: &bkFields{ID: snap.ID.String(), Record: body.AppendBody(nil), Recut: s.opts.Recut},
 	}
 	if !s.baseName.IsZero() {
 		out.Parent = s.baseName.String()

@@ -223,7 +223,10 @@ func TestSinkCutsAsRestic(t *testing.T) {
 			}
 		}
 	}
-	// What is cut already passes.
+	// Other cuts make no other listing, and what is cut already passes.
+	if sum := write(t, st, nil, states...); sum.Held != 2 {
+		t.Errorf("again, with other cuts: %+v", sum)
+	}
 	if sum := write(t, st, func(o *SinkOptions) { o.Recut = true }, states...); sum.New != 0 || sum.Held != 2 {
 		t.Errorf("again: %+v", sum)
 	}

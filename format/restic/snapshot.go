@@ -26,6 +26,7 @@ type snapshot struct {
 
 	original format.ID // id of the snapshot that it was made of; zero if there is none
 	imported format.ID // id that it came under from a stream; zero if it did not, or was changed since
+	recut    bool      // its content was cut anew for this repository
 }
 
 // snapshotFile is a file of snapshots/. Of the rest of what restic keeps there
@@ -195,7 +196,7 @@ func (r *Repository) restore(s *snapshot, f *bkFields) error {
 	if s.record.Unstable = false; len(s.record.Via) < format.ViaMax {
 		s.record.Via = append(s.record.Via, format.Via{From: id, Stage: "restic-repository " + hex.EncodeToString([]byte(r.rawID()))})
 	}
-	s.imported = id
+	s.imported, s.recut = id, f.Recut
 	s.losses = nil
 	for _, l := range f.Losses {
 		if l.Kind == "" || len(l.Kind) > format.TextSizeMax || l.Count == 0 || len(s.losses) == format.LossesMax {

@@ -42,25 +42,31 @@ func (c *Backup) toRepository(ctx context.Context, app *cli.App, opts disk.ScanO
 	if parent, err = wholeParent(ctx, app, r, parent); err != nil {
 		return err
 	}
-	if parent != nil && !c.ReadAll {
-		listing, err := r.Listing(ctx, parent, "")
+	opts.OnProgress = app.Progress()
+	if c.ReadAll {
+		parent = nil
+	}
+	level, _, err := app.Compression(r, c.Compression)
+	if err != nil {
+		return err
+	}
+	var sink *repo.Sink
+	if !c.DryRun {
+		if sink, err = r.Import(ctx, repo.ImportOptions{Backup: true, Compression: level, Known: list}); err != nil {
+			return err
+		}
+		defer sink.Close()
+	}
+	if parent != nil {
+		listing, err := listingOf(ctx, r, sink, parent, opts.Roots)
 		if err != nil {
 			return err
 		}
 		defer listing.Close()
 		opts.Previous, opts.Snapshot.Parent = listing, parent.ID
 	}
-	opts.OnProgress = app.Progress()
 	if c.DryRun {
 		return c.dryRun(ctx, app, opts)
-	}
-	level, _, err := app.Compression(r, c.Compression)
-	if err != nil {
-		return err
-	}
-	sink, err := r.Import(ctx, repo.ImportOptions{Backup: true, Compression: level, Known: list})
-	if err != nil {
-		return err
 	}
 	var stats disk.ScanStats
 	err = c.scan(ctx, opts, func(src format.Source) error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -215,6 +216,9 @@ func (c *Restore) restore(ctx context.Context, app *cli.App, opts disk.RestoreOp
 
 func report(app *cli.App, sum disk.Summary, dry bool, took time.Duration) {
 	app.ReportLosses(sum.Losses)
+	// What could not be read when the snapshot was made is no news; what was lost
+	// since then is.
+	app.ReportLosses(slices.DeleteFunc(sum.Source, func(l format.Loss) bool { return l.Kind != format.LossDamaged }))
 	if app.JSON {
 		app.JSONEvent("summary", map[string]any{
 			"files": sum.Files, "dirs": sum.Dirs, "others": sum.Others, "bytes": sum.Bytes, "unchanged": sum.Unchanged,

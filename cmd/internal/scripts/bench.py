@@ -328,6 +328,12 @@ def recompress(borg, bk, anew, bk3):
     compare("hist: cut and compress all 20 anew, beside borg recreate", anew, "%s recreate --recompress -C zstd,3 %s" % (BORG, recreated), reps=1,
             reset=("rm -rf %s; BK_REPO=%s bk-init -q" % (bk3, bk3), "rm -rf %s; cp -a %s %s; sync" % (recreated, borg, recreated)))
     shutil.rmtree(recreated)
+    taken, tarred = WORK + "/bk-of-borg", WORK + "/borg-tarred"
+    compare("hist: all 20 archives of borg into bk, beside one of them by borg export-tar \\| import-tar", "bk-export -q -r borg:%s --all | bk-import -q -r %s" % (borg, taken),
+            "%s export-tar %s::s19 - | %s import-tar %s::s19 -" % (BORG, borg, BORG, tarred), reps=1,
+            reset=("rm -rf %s; BK_REPO=%s bk-init -q" % (taken, taken), "rm -rf %s; %s init -e repokey-blake2 %s" % (tarred, BORG, tarred)))
+    shutil.rmtree(taken)
+    shutil.rmtree(tarred)
 
 
 def collected(bk, re):

@@ -57,7 +57,7 @@ func systems(t *testing.T, from format.System) map[string]format.System {
 	keep("tar", tars, err)
 
 	var st store.Store = mem.New()
-	into, err := restic.OpenSink(ctx, st, restic.SinkOptions{Passphrase: passphrase, KeepCuts: true})
+	into, err := restic.OpenSink(ctx, st, restic.SinkOptions{Passphrase: passphrase})
 	fill(t, from, format.ExportOptions{}, into, err)
 	r, err := restic.Open(ctx, st, restic.Options{Passphrase: passphrase})
 	keep("restic", r, err)
