@@ -39,7 +39,7 @@ const TouchedMaxDefault = 1 << 20
 
 // checkTriesMax is how often a check begins anew because a collection deleted
 // what it was looking at.
-const checkTriesMax = 3
+const checkTriesMax = 6
 
 // What says in one word what is wrong with an object.
 type What string
@@ -61,6 +61,8 @@ type Finding struct {
 	Object string // its name on storage; empty for chunks of which nothing says where they were
 	Err    error
 	Lost   uint64 // chunks that snapshots need and that are nowhere else
+	// Readable says of a damaged pack that it is known what lies where in it.
+	Readable bool
 	// Touched is what cannot be restored because of it, by path. More counts
 	// what is not named, since there is too much of it.
 	Touched []Touched
@@ -92,20 +94,38 @@ type Checked struct {
 // names what it finds. Storage is only read. It fails if it cannot do its work:
 // what is damaged is a finding and no error. Others may go on writing meanwhile.
 func (r *Repository) Check(ctx context.Context, opts CheckOptions) (*Checked, error) {
-	for tries := 1; ; tries++ {
+	k, err := r.settledCheck(ctx, opts)
+	if err != nil {
+		return nil, fmt.Errorf("check %s: %w", r, err)
+	}
+	k.cache.Close()
+	return k.out, nil
+}
+
+// ErrOutrun says that what was looked at was deleted again and again meanwhile.
+var ErrOutrun = errors.New("snapshots were forgotten and garbage was collected again and again meanwhile")
+
+// settledCheck checks, and begins anew if it found something and others have
+// deleted meanwhile what it was looking at. The caller closes the cache.
+func (r *Repository) settledCheck(ctx context.Context, opts CheckOptions) (*checker, error) {
+	for range checkTriesMax {
 		k, err := r.check(ctx, opts)
 		if err != nil {
-			return nil, fmt.Errorf("check %s: %w", r, err)
+			return nil, err
+		}
+		outrun := false
+		if len(k.out.Findings) > 0 {
+			outrun, err = k.outrun()
+		}
+		if err == nil && !outrun {
+			return k, nil
 		}
 		k.cache.Close()
-		if len(k.out.Findings) == 0 || tries == checkTriesMax {
-			return k.out, nil
-		}
-		outrun, err := k.outrun()
-		if err != nil || !outrun {
-			return k.out, err
+		if err != nil {
+			return nil, err
 		}
 	}
+	return nil, ErrOutrun
 }
 
 // checker is one check.
@@ -185,7 +205,11 @@ func (k *checker) findAbout(about, object string, what What, err error) *Finding
 // finish sorts the findings and sums up.
 func (k *checker) finish() {
 	for _, about := range slices.Sorted(maps.Keys(k.findings)) {
-		k.out.Findings = append(k.out.Findings, k.findings[about])
+		f := k.findings[about]
+		if name, ok := seal.ParseName(f.Object); ok && name.Kind == seal.KindDataPack {
+			f.Readable = k.bad[name.Sum] != nil
+		}
+		k.out.Findings = append(k.out.Findings, f)
 	}
 	k.out.Snapshots = len(k.snaps)
 	for _, s := range k.snaps {
@@ -199,8 +223,22 @@ func (k *checker) finish() {
 	}
 }
 
-// outrun reports whether a collection has deleted what was read here.
+// outrun reports whether others have deleted what was read here: a collection
+// indexes, and before packs, or bk-forget a snapshot, and before its content.
 func (k *checker) outrun() (bool, error) {
+	there := make(map[string]bool)
+	err := k.r.store.List(k.ctx, seal.KindSnapshot.Dir(), func(info store.Info) error {
+		there[info.Name] = true
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	for _, s := range k.snaps {
+		if !there[s.objectName()] {
+			return true, nil
+		}
+	}
 	names, err := listIndexes(k.ctx, k.r.store)
 	if err != nil {
 		return false, err

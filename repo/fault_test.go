@@ -58,12 +58,18 @@ func mustOpen(t testing.TB, st store.Store) *Repository {
 // snapshots that were reported as committed.
 func tryImport(t testing.TB, st store.Store, m model) (Imported, error) {
 	t.Helper()
+	return tryImportWith(t, st, m, ImportOptions{})
+}
+
+// tryImportWith is tryImport with options.
+func tryImportWith(t testing.TB, st store.Store, m model, opts ImportOptions) (Imported, error) {
+	t.Helper()
 	r, err := openStore(st)
 	if err != nil {
 		return Imported{}, err
 	}
 	defer r.Close()
-	sink, err := r.Import(context.Background(), ImportOptions{})
+	sink, err := r.Import(context.Background(), opts)
 	if err != nil {
 		return Imported{}, err
 	}
@@ -75,7 +81,7 @@ func tryImport(t testing.TB, st store.Store, m model) (Imported, error) {
 }
 
 // number is which snapshot of a history one is.
-func number(s *Snapshot) int { return int(s.Imported[0]) - 1 }
+func number(s *Snapshot) int { return int(s.Meta.Time.Sec) }
 
 // contentOf exports one snapshot.
 func contentOf(t testing.TB, r *Repository, s *Snapshot) (map[string]string, error) {
@@ -158,38 +164,6 @@ func checkExplains(t testing.TB, err error, causes ...error) {
 }
 
 func faultHistory() model { return randomHistory(rand.New(rand.NewPCG(8, 8)), 3, 12) }
-
-// TestImportFaults fails every call of an import into a repository that holds
-// the first snapshot of its history already.
-func TestImportFaults(t *testing.T) {
-	m := faultHistory()
-	begin := initStore(t)
-	if _, err := tryImport(t, begin, m[:1]); err != nil {
-		t.Fatal(err)
-	}
-	open := func(*testing.T) store.Store { return begin.Clone() }
-	cases := 0
-	for _, f := range []storetest.Fault{
-		{Mode: storetest.Before},
-		{Mode: storetest.After},
-		{Mode: storetest.Before, Forever: true},
-		{Mode: storetest.After, Forever: true},
-		{Mode: storetest.Before, Method: storetest.Create, Forever: true, Err: store.ErrFull},
-		{Mode: storetest.Short, Method: storetest.ReadAt},
-		{Mode: storetest.Short, Method: storetest.List},
-	} {
-		cases += storetest.EachFault(t, f, open, func(t *testing.T, s *storetest.Faulty) {
-			sum, err := tryImport(t, s, m)
-			if err != nil {
-				checkExplains(t, err, storetest.ErrInjected, store.ErrFull, store.ErrExists, io.ErrUnexpectedEOF)
-			} else if len(sum.Snapshots) != len(m)-1 {
-				t.Errorf("no error, and %d snapshots", len(sum.Snapshots))
-			}
-			checkCompletes(t, s.Store, m, sum.Snapshots)
-		})
-	}
-	t.Logf("%d faults", cases)
-}
 
 // TestImportRetries lets every call fail once with a failure that passes.
 func TestImportRetries(t *testing.T) {

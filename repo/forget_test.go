@@ -199,32 +199,3 @@ func TestRetagBackup(t *testing.T) {
 		t.Errorf("%+v", last)
 	}
 }
-
-// TestRetagFaults: whatever fails, every snapshot is there in one way at least.
-func TestRetagFaults(t *testing.T) {
-	for call := 1; ; call++ {
-		st := initStore(t)
-		if _, err := tryImport(t, st, randomHistory(rand.New(rand.NewPCG(5, 6)), 3, 5)); err != nil {
-			t.Fatal(err)
-		}
-		r := mustOpen(t, st)
-		list := relist(t, r)
-		faulty := storetest.NewFaulty(r.store, storetest.Fault{Call: call, Forever: true})
-		r.store = faulty
-		_, err := r.Retag(t.Context(), list, list, func([]string) []string { return []string{"t"} })
-		r.store = faulty.Store
-		roots := map[format.ID]bool{}
-		for _, s := range relist(t, r) {
-			roots[s.Root] = true
-		}
-		if len(roots) != 3 {
-			t.Errorf("call %d: %d of 3 listings are left", call, len(roots))
-		}
-		if err == nil {
-			if n := len(relist(t, r)); n != 3 || call < 6 {
-				t.Errorf("%d snapshots after %d calls", n, call)
-			}
-			return
-		}
-	}
-}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -202,43 +201,6 @@ func checkCollected(t *testing.T, st store.Store, m model) {
 		t.Fatalf("%d plans are left", n)
 	}
 	checkWhole(t, st, m.listings(), nil)
-}
-
-func TestCollectCrashes(t *testing.T) {
-	begin, m := collectable(t)
-	cases := storetest.EachCrash(t,
-		func(*testing.T) store.Store { return begin.Clone() },
-		func(t *testing.T, s *storetest.Crash) {
-			if _, err := collect(s, CollectOptions{MaxUnused: -1}); err != nil {
-				checkExplains(t, err, storetest.ErrCrashed)
-			}
-		},
-		func(t *testing.T, s store.Store, _ int) {
-			checkCollected(t, s, m)
-			checkCompletes(t, s, m, nil)
-		})
-	t.Logf("%d crashes", cases)
-}
-
-func TestCollectFaults(t *testing.T) {
-	begin, m := collectable(t)
-	cases := 0
-	for _, f := range []storetest.Fault{
-		{Mode: storetest.Before},
-		{Mode: storetest.After, Method: storetest.Create},
-		{Mode: storetest.After, Method: storetest.Delete},
-		{Mode: storetest.Short, Method: storetest.List},
-		{Mode: storetest.Before, Method: storetest.Delete, Forever: true},
-		{Mode: storetest.Before, Method: storetest.Create, Forever: true, Err: store.ErrFull},
-	} {
-		cases += storetest.EachFault(t, f, func(*testing.T) store.Store { return begin.Clone() }, func(t *testing.T, s *storetest.Faulty) {
-			if _, err := collect(s, CollectOptions{MaxUnused: -1}); err != nil {
-				checkExplains(t, err, storetest.ErrInjected, store.ErrFull, io.ErrUnexpectedEOF)
-			}
-			checkCollected(t, s.Store, m)
-		})
-	}
-	t.Logf("%d faults", cases)
 }
 
 // TestReaderBesideCollection reads with an index from before a collection that

@@ -143,7 +143,7 @@ func TestCutOffIsNotSentAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cuts := 0
-			for seed := range uint64(15) {
+			for seed := range uint64(4) {
 				rng := rand.New(rand.NewPCG(seed, 31))
 				a, empty := newRepo(t, 1), initStore(t)
 				importModel(t, a, rechunkHistory(rng, 3, 12))
@@ -213,7 +213,7 @@ func TestKilledImport(t *testing.T) {
 	for name, spec := range map[string]string{"kept": "", "cut anew": "gear:64,256,1KiB"} {
 		t.Run(name, func(t *testing.T) {
 			spared, kills := 0, 0
-			for seed := range uint64(20) {
+			for seed := range uint64(8) {
 				rng := rand.New(rand.NewPCG(seed, 32))
 				a, empty := newRepo(t, 1), initStore(t)
 				importModel(t, a, rechunkHistory(rng, 3, 12))

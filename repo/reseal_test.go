@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -17,7 +16,6 @@ import (
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
 	"github.com/bk-backup/bk/repo/store/mem"
-	"github.com/bk-backup/bk/repo/store/storetest"
 )
 
 // rotate begins a new epoch.
@@ -259,40 +257,6 @@ func checkReseals(t *testing.T, st store.Store, m model, want []facts) {
 		}
 	}
 	checkResealed(t, st, m, want, 2)
-}
-
-func TestResealCrashes(t *testing.T) {
-	begin, m, want := resealable(t)
-	cases := storetest.EachCrash(t,
-		func(*testing.T) store.Store { return begin.Clone() },
-		func(t *testing.T, s *storetest.Crash) {
-			if err := reseal(s); err != nil {
-				checkExplains(t, err, storetest.ErrCrashed)
-			}
-		},
-		func(t *testing.T, s store.Store, _ int) { checkReseals(t, s, m, want) })
-	t.Logf("%d crashes", cases)
-}
-
-func TestResealFaults(t *testing.T) {
-	begin, m, want := resealable(t)
-	cases := 0
-	for _, f := range []storetest.Fault{
-		{Mode: storetest.Before},
-		{Mode: storetest.After, Method: storetest.Create},
-		{Mode: storetest.After, Method: storetest.Delete},
-		{Mode: storetest.Short, Method: storetest.List},
-		{Mode: storetest.Before, Method: storetest.Delete, Forever: true},
-		{Mode: storetest.Before, Method: storetest.Create, Forever: true, Err: store.ErrFull},
-	} {
-		cases += storetest.EachFault(t, f, func(*testing.T) store.Store { return begin.Clone() }, func(t *testing.T, s *storetest.Faulty) {
-			if err := reseal(s); err != nil {
-				checkExplains(t, err, storetest.ErrInjected, store.ErrFull, io.ErrUnexpectedEOF)
-			}
-			checkReseals(t, s.Store, m, want)
-		})
-	}
-	t.Logf("%d faults", cases)
 }
 
 // TestForgetWhileResealed forgets snapshots at every moment of their being

@@ -52,6 +52,7 @@ type Imported struct {
 	Entries      uint64      // entry records
 	Bytes        uint64      // plain bytes of content they stand for
 	DataChunks   uint64      // data records
+	DataBytes    uint64      // their plain bytes
 	NewChunks    uint64      // chunks of content that were stored
 	NewBytes     uint64      // their plain bytes
 	PayloadBytes uint64      // their payloads, after compression
@@ -71,6 +72,7 @@ func (i *Imported) Add(other Imported) {
 	i.Entries += other.Entries
 	i.Bytes += other.Bytes
 	i.DataChunks += other.DataChunks
+	i.DataBytes += other.DataBytes
 	i.NewChunks += other.NewChunks
 	i.NewBytes += other.NewBytes
 	i.PayloadBytes += other.PayloadBytes
@@ -338,6 +340,7 @@ func (s *Sink) data(rec *format.Data) error {
 // came counts a chunk that came in the stream, before it is stored.
 func (s *Sink) came(rec *format.Data) error {
 	s.sum.DataChunks++
+	s.sum.DataBytes += uint64(rec.Size)
 	s.progress.Bytes += uint64(rec.Size)
 	s.sent.add(rec.ID, rec.Size)
 	if s.noteNow() {

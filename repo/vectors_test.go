@@ -228,6 +228,41 @@ func TestVectorsSession(t *testing.T) {
 	}
 }
 
+func TestVectorsDamage(t *testing.T) {
+	r := vectorRepo(t, "damage", seal.SuiteAES256GCM)
+	client, repository := r.keys.Client(), r.keys.Repository()
+	lost := []lostChunk{{seal.ChunkData, vectorID(7)}, {seal.ChunkMeta, vectorID(6)}}
+	var chunks []byte
+	for _, c := range lost {
+		chunks = append(append(chunks, byte(c.kind)), c.id[:]...)
+	}
+	body := mp.Encode(&damageBody{
+		Chunks: chunks, Client: client[:], Repository: repository[:], Time: []int64{vectorTime.Unix(), int64(vectorTime.Nanosecond())},
+	})
+	name := seal.Name{Kind: seal.KindDamage, Client: client, Session: seal.SessionID{1}}
+	v := vectors.Check(t, "damage.json", []sealedVector{sealVector(t, r, "a chunk of content and one of a listing are lost", name, r.keys.SignDamage(body), body)})[0]
+	if err := r.store.Delete(t.Context(), v.Name); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.store.Create(t.Context(), v.Name, v.Object); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.knownLost(t.Context())
+	if err != nil || len(got) != len(lost) || !got.data(vectorID(7)) || !got.meta(vectorID(6)) {
+		t.Errorf("known to be lost: %v, %v", got, err)
+	}
+	// What is not signed as a list of damage is none.
+	if err := r.store.Delete(t.Context(), v.Name); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.createObject(t.Context(), v.Name, seal.KindDamage, r.keys.SignForget(body)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.knownLost(t.Context()); err != nil || len(got) > 0 {
+		t.Errorf("signed as something else: %v, %v", got, err)
+	}
+}
+
 func TestVectorsForget(t *testing.T) {
 	r := vectorRepo(t, "forget", seal.SuiteXChaCha20Poly1305)
 	client, repository := r.keys.Client(), r.keys.Repository()

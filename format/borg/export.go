@@ -16,8 +16,8 @@ import (
 // that does not grow with the repository, but for borg's index of up to a million
 // objects: about 150 MiB. Temporary files hold what there is of metadata.
 //
-// Held and HasChunk make no reading unnecessary, only sending, since a chunk's id
-// is known when it has been read. A chunk that cannot be read ends the stream with
+// Held, HasChunk and Arrived make no reading unnecessary, only sending, since a chunk's
+// id is known when it has been read. A chunk that cannot be read ends the stream with
 // an error that names it, its file and its place. Losses are those of the records
 // that are sent: what did not change since the parent is not counted again.
 func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (format.SourceCloser, error) {
@@ -87,7 +87,7 @@ func (e *exporter) features() []format.Feature {
 		{e.base != nil && !e.whole(), format.FeatureBase},
 		{e.copies(), format.FeatureCopy},
 		{e.opts.Flat, format.FeatureFlat},
-		{e.opts.Held || e.opts.HasChunk != nil && !e.opts.Flat, format.FeatureHeld},
+		{e.opts.Held || (e.opts.HasChunk != nil || e.opts.Arrived != nil) && !e.opts.Flat, format.FeatureHeld},
 		{!e.opts.Plain, format.FeatureZstd},
 	} {
 		if x.used {

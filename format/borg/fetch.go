@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	readSizeMax = 2 << 20  // bytes fetched from a segment at a time, where objects lie close together
+	readSizeMax = 1 << 20  // bytes fetched from a segment at a time, where objects lie close together
 	readGapMax  = 32 << 10 // bytes that may lie unused between two objects of one fetch
 
 	objectGuess = 160 << 10 // bytes read of an object whose size is not known
@@ -43,23 +43,39 @@ func (r *Repository) find(ctx context.Context, id objectID) (place, error) {
 	}
 }
 
-// object reads what is stored under an id, of which about guess bytes are
-// expected; 0 if nothing is known.
+// loaded is an object that was read, and where it lies.
+type loaded struct {
+	bytes []byte
+	at    place
+	buf   []byte // what bytes are a part of
+}
+
+// free gives back the memory of the object.
+func (s *loaded) free() { format.FreePayload(s.buf) }
+
+// object reads what is stored under an id, as load does, in memory that is not
+// given back.
 func (r *Repository) object(ctx context.Context, id objectID, guess uint32) ([]byte, place, error) {
+	o, err := r.load(ctx, id, guess)
+	return o.bytes, o.at, err
+}
+
+// load reads what is stored under an id, of which about guess bytes are
+// expected; 0 if nothing is known.
+func (r *Repository) load(ctx context.Context, id objectID, guess uint32) (loaded, error) {
 	at, err := r.find(ctx, id)
 	if err != nil {
-		return nil, at, err
+		return loaded{}, err
 	}
-	b, err := r.entry(ctx, id, at, guess)
+	o, err := r.entry(ctx, id, at, guess)
 	if err == nil || ctx.Err() != nil {
-		return b, at, err
+		return o, err
 	}
 	moved, findErr := r.findAgain(ctx, id, at)
 	if findErr != nil || moved == at {
-		return nil, at, err
+		return loaded{}, err
 	}
-	b, err = r.entry(ctx, id, moved, guess)
-	return b, moved, err
+	return r.entry(ctx, id, moved, guess)
 }
 
 // findAgain looks for an object in the log itself, after what borg's index said
@@ -77,7 +93,7 @@ func (r *Repository) findAgain(ctx context.Context, id objectID, at place) (plac
 }
 
 // entry reads an entry that puts an object and returns the object.
-func (r *Repository) entry(ctx context.Context, id objectID, at place, guess uint32) ([]byte, error) {
+func (r *Repository) entry(ctx context.Context, id objectID, at place, guess uint32) (loaded, error) {
 	if guess == 0 || guess > entrySizeMax {
 		guess = objectGuess
 	}
@@ -86,21 +102,22 @@ func (r *Repository) entry(ctx context.Context, id objectID, at place, guess uin
 	}
 	rest := r.segmentSize(at.segment) - int64(at.offset)
 	if rest < int64(putHeadSize) {
-		return nil, fail(fmt.Errorf("the segment ends before: %w", ErrDamaged))
+		return loaded{}, fail(fmt.Errorf("the segment ends before: %w", ErrDamaged))
 	}
 	size := min(int64(putHeadSize)+int64(guess), rest)
 	for {
 		b := format.AllocPayload(int(size))
 		if err := r.store.ReadAt(ctx, r.segmentName(at.segment), b, int64(at.offset)); err != nil {
-			return nil, fail(err)
+			format.FreePayload(b)
+			return loaded{}, fail(err)
 		}
 		object, whole, err := checkPut(b, &id, rest)
 		if err == nil && object != nil {
-			return object, nil
+			return loaded{bytes: object, at: at, buf: b}, nil
 		}
 		format.FreePayload(b)
 		if err != nil {
-			return nil, fail(err)
+			return loaded{}, fail(err)
 		}
 		size = whole
 	}
@@ -129,13 +146,14 @@ func checkPut(b []byte, id *objectID, rest int64) (object []byte, size int64, er
 
 // plain reads an object whose size is not known and returns its plain content.
 func (r *Repository) plain(ctx context.Context, id objectID) ([]byte, error) {
-	object, at, err := r.object(ctx, id, 0)
+	o, err := r.load(ctx, id, 0)
 	if err != nil {
 		return nil, err
 	}
-	plain, err := r.keys.openPlain(id, object)
+	defer o.free()
+	plain, err := r.keys.openPlain(id, o.bytes)
 	if err != nil {
-		return nil, fmt.Errorf("object %s, %s of %s: %w", id, r.where(at), r, err)
+		return nil, fmt.Errorf("object %s, %s of %s: %w", id, r.where(o.at), r, err)
 	}
 	return plain, nil
 }
@@ -222,12 +240,13 @@ func (r *Repository) fetchRun(ctx context.Context, run []want, fn func(*want, []
 
 // fetchOne reads a chunk by itself.
 func (r *Repository) fetchOne(ctx context.Context, w *want, fn func(*want, []byte) error) error {
-	object, at, err := r.object(ctx, w.id, w.csize)
+	o, err := r.load(ctx, w.id, w.csize)
 	if err != nil {
 		return err
 	}
-	w.at = at
-	return fn(w, object)
+	defer o.free()
+	w.at = o.at
+	return fn(w, o.bytes)
 }
 
 // describe says which file an error concerns.

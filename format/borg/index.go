@@ -73,11 +73,10 @@ func openIndex(ctx context.Context, st store.Reader, name string, memoryMax int6
 // find implements locator.
 func (x *borgIndex) find(ctx context.Context, id objectID) (at place, ok bool, err error) {
 	n := uint64(binary.LittleEndian.Uint32(id[:])) % x.buckets
-	var buf [probeSize]byte
 	rest := []byte(nil) // of the buckets that were read
 	for range x.buckets {
 		if len(rest) == 0 {
-			if rest, err = x.read(ctx, n, buf[:]); err != nil {
+			if rest, err = x.read(ctx, n); err != nil {
 				return at, false, err
 			}
 		}
@@ -99,11 +98,11 @@ func (x *borgIndex) find(ctx context.Context, id objectID) (at place, ok bool, e
 }
 
 // read returns some buckets from the nth on.
-func (x *borgIndex) read(ctx context.Context, n uint64, buf []byte) ([]byte, error) {
+func (x *borgIndex) read(ctx context.Context, n uint64) ([]byte, error) {
 	if x.b != nil {
 		return x.b[n*bucketSize:], nil
 	}
-	buf = buf[:min(uint64(len(buf)), (x.buckets-n)*bucketSize)]
+	buf := make([]byte, min(probeSize, (x.buckets-n)*bucketSize))
 	err := x.store.ReadAt(ctx, x.name, buf, indexHeadSize+int64(n)*bucketSize)
 	return buf, err
 }

@@ -67,7 +67,7 @@ func Init(ctx context.Context, dir string, opts InitOptions) error {
 		return fmt.Errorf("make a borg repository: %w", err)
 	}
 	if err = fill(ctx, tmp, ks, opts); err == nil {
-		if err = os.Rename(tmp, dir); err == nil {
+		if err = replaceEmpty(tmp, dir); err == nil {
 			err = syncDir(parent)
 		}
 	}

@@ -88,11 +88,16 @@ func (c *listingCursor) next() (path string, row []byte, ok bool, err error) {
 	return string(all[:pathSize]), all[pathSize:], true, nil
 }
 
-// The kinds of rows, their first byte.
+// The kinds of rows, their first byte; rowNew says that a record of the snapshot
+// has put it there.
 const (
 	rowDir   = 0
 	rowOther = 1
+	rowNew   = 2
 )
+
+// isDir reports whether a row is that of a directory.
+func isDir(row []byte) bool { return row[0]&^rowNew == rowDir }
 
 // itemWrittenMax is the most bytes of an item that borg is given to read.
 const itemWrittenMax = 64 << 20
@@ -217,7 +222,7 @@ func (m *merger) edit(path string, seq uint64, row []byte) error {
 		return nil
 	}
 	m.now.row = append(m.now.row[:0], row...)
-	if row[0] != rowDir {
+	if !isDir(row) {
 		m.now.gone = seq
 	}
 	return nil
@@ -308,11 +313,15 @@ func (m *merger) settle(path string, row []byte, seq, gone uint64) error {
 		present = false
 	}
 	if present {
+		row[0] &^= rowNew
+		if seq > 0 {
+			row[0] |= rowNew
+		}
 		if err := m.out.add(path, row); err != nil {
 			return err
 		}
 	}
-	f := frame{path: path, gone: max(gone, above.gone), leaf: present && row[0] != rowDir}
+	f := frame{path: path, gone: max(gone, above.gone), leaf: present && !isDir(row)}
 	if f.gone > 0 || f.leaf {
 		m.frames = append(m.frames, f)
 	}

@@ -55,9 +55,9 @@ func lockRepository(dir string, holder Holder) (*lock, error) {
 	}
 	// A directory takes the place of an empty one only, so that one of several
 	// wins.
-	err = os.Rename(tmp, name)
+	err = replaceEmpty(tmp, name)
 	if err != nil && l.dropStale(name) {
-		err = os.Rename(tmp, name)
+		err = replaceEmpty(tmp, name)
 	}
 	if err != nil {
 		os.RemoveAll(tmp)

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // logWriter appends segments to the log of a repository in a directory. What it
@@ -234,6 +236,15 @@ func syncDir(name string) error {
 	}
 	if err := errors.Join(d.Sync(), d.Close()); err != nil {
 		return fmt.Errorf("make %s durable: %w", name, err)
+	}
+	return nil
+}
+
+// replaceEmpty renames a directory to where there is none, or an empty one, which
+// os.Rename does not.
+func replaceEmpty(from, to string) error {
+	if err := unix.Rename(from, to); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ const codecSize = 2 // bytes in front of what is compressed
 
 // plainSizeMax is the most bytes that an object may decompress to. borg itself
 // makes no object whose stored bytes are more than 20 MiB.
-const plainSizeMax = 128 << 20
+const plainSizeMax = 64 << 20
 
 // splitCodec divides what an object holds, after it was decrypted, into the
 // codec and the compressed bytes.

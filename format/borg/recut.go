@@ -81,13 +81,13 @@ type knownRun struct {
 	lo, hi, fed uint64
 }
 
-func newRecutter(s *Sink) (*recutter, error) {
-	factory, err := s.r.keys.splitters(chunker.BorgBuzhash)
+func newRecutter(s *Sink, spec chunker.Spec) (*recutter, error) {
+	factory, err := s.r.keys.splitters(spec)
 	if err != nil {
 		return nil, err
 	}
 	c := &recutter{
-		s: s, splitter: factory.Splitter(), ahead: uint64(chunker.BorgBuzhash.Window) + 1,
+		s: s, splitter: factory.Splitter(), ahead: uint64(spec.Window) + 1,
 		sent: spill.NewTable(s.tempDir), log: spill.NewLog(s.tempDir),
 		starts: spill.NewLog(s.tempDir), content: spill.NewLog(s.tempDir),
 	}

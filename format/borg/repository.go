@@ -114,21 +114,22 @@ func (r *Repository) open(ctx context.Context, opts Options) error {
 	if err := r.openLocator(ctx); err != nil {
 		return err
 	}
-	object, at, err := r.object(ctx, manifestID, 0)
+	object, err := r.load(ctx, manifestID, 0)
 	if err != nil {
 		return fmt.Errorf("read the manifest of %s: %w", r, err)
 	}
-	if len(object) == 0 {
-		return fmt.Errorf("the manifest in %s of %s is empty: %w", r.where(at), r, ErrDamaged)
+	defer object.free()
+	if len(object.bytes) == 0 {
+		return fmt.Errorf("the manifest in %s of %s is empty: %w", r.where(object.at), r, ErrDamaged)
 	}
 	if r.keys = opts.keys; r.keys == nil {
-		r.keys, err = r.findKeys(ctx, mode(object[0]), opts)
+		r.keys, err = r.findKeys(ctx, mode(object.bytes[0]), opts)
 	}
 	if err != nil {
 		return err
 	}
-	if err := r.openManifest(object); err != nil {
-		return fmt.Errorf("read the manifest in %s of %s: %w", r.where(at), r, err)
+	if err := r.openManifest(object.bytes); err != nil {
+		return fmt.Errorf("read the manifest in %s of %s: %w", r.where(object.at), r, err)
 	}
 	return nil
 }

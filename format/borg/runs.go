@@ -242,7 +242,11 @@ func (l *runLog) write(one *run, items []rawItem) error {
 		return cmp.Or(strings.Compare(a.key, b.key), cmp.Compare(a.number, b.number))
 	})
 	one.at = l.log.Size()
-	var buf []byte
+	size := 0
+	for i := range sorted {
+		size += len(sorted[i].key) + len(sorted[i].raw) + 8
+	}
+	buf := make([]byte, 0, size)
 	for i := range sorted {
 		it := &sorted[i]
 		if i+1 < len(sorted) && sorted[i+1].key == it.key {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/chunker"
 	"github.com/bk-backup/bk/format/internal/loss"
 	"github.com/bk-backup/bk/format/internal/spill"
 	"github.com/bk-backup/bk/repo/store"
@@ -37,6 +38,8 @@ type SinkOptions struct {
 	OnLoss     func(path string, err error)
 	OnWarning  func(text string)
 	OnProgress func(format.Progress)
+
+	cuts chunker.Spec // for tests: how content is cut anew
 }
 
 // Written sums up what a sink did.
@@ -67,6 +70,7 @@ type Sink struct {
 	nonces   *nonces
 	manifest *manifest
 	added    *spill.Table // places of the objects written now
+	garbage  *garbage
 
 	checker format.Checker
 	arrive  *ordered // decodes what comes
@@ -81,6 +85,7 @@ type Sink struct {
 	before   format.ID                  // its id
 	cur      *arriving
 	err      error // sticky
+	ended    bool
 	closed   bool
 	sum      Written
 	losses   loss.Counts
@@ -133,14 +138,17 @@ func OpenSink(ctx context.Context, dir string, st store.Reader, opts Options, ho
 	}
 	s := &Sink{
 		ctx: ctx, dir: dir, opts: how, tempDir: opts.TempDir, r: r, lock: l,
-		added: spill.NewTable(opts.TempDir), zeros: make(map[uint32]chunkRef), listing: newListing(opts.TempDir),
+		added: spill.NewTable(opts.TempDir), garbage: newGarbage(opts.TempDir), zeros: make(map[uint32]chunkRef), listing: newListing(opts.TempDir),
 	}
 	running := make(chan struct{}, min(runtime.GOMAXPROCS(0), workersMax))
 	s.arrive = &ordered{ctx: ctx, running: running}
 	s.sent = newSentChunks(opts.TempDir)
 	if how.Recut {
 		s.pack = &ordered{ctx: ctx, running: running}
-		if s.cut, err = newRecutter(s); err != nil {
+		if s.opts.cuts == (chunker.Spec{}) {
+			s.opts.cuts = chunker.BorgBuzhash
+		}
+		if s.cut, err = newRecutter(s, s.opts.cuts); err != nil {
 			return nil, errors.Join(err, s.release())
 		}
 	}
@@ -233,7 +241,9 @@ func (s *Sink) Close() error {
 func (s *Sink) release() error {
 	var err error
 	if s.log != nil {
-		err = s.log.rollback()
+		if err = s.log.rollback(); err == nil && !s.ended {
+			err = errors.Join(s.collect(), s.log.rollback())
+		}
 	}
 	if s.cur != nil {
 		err = errors.Join(err, s.cur.close())
@@ -241,7 +251,7 @@ func (s *Sink) release() error {
 	if s.cut != nil {
 		err = errors.Join(err, s.cut.close())
 	}
-	err = errors.Join(err, s.added.Close(), s.sent.close(), s.listing.close())
+	err = errors.Join(err, s.added.Close(), s.garbage.close(), s.sent.close(), s.listing.close())
 	return errors.Join(err, s.lock.release(), s.r.Close())
 }
 
@@ -301,6 +311,9 @@ func (s *Sink) take(rec format.Record) error {
 		return s.eof(r)
 	case *format.Commit:
 		return s.commit(r)
+	case *format.End:
+		s.ended = true
+		return s.collect()
 	case *format.Extension:
 		path := ""
 		if s.cur != nil {
@@ -471,9 +484,32 @@ func (s *Sink) commit(r *format.Commit) error {
 	s.losses.Merge(r.Losses)
 	if _, ok := s.known[cur.record.ID]; ok {
 		s.sum.Held++
-		return nil
+		return s.useAll()
 	}
 	return s.writeArchive(cur.record)
+}
+
+// useAll notes the chunks of a listing of which no archive is written: later ones
+// may take them over.
+func (s *Sink) useAll() error {
+	c := s.listing.cursor()
+	for {
+		_, row, ok, err := c.next()
+		if err != nil || !ok {
+			return err
+		}
+		if row[0]&rowNew == 0 || isDir(row) {
+			continue
+		}
+		_, content := splitRow(row)
+		var it item
+		if err := it.parse(content); err != nil {
+			return err
+		}
+		if err := s.garbage.use(it.chunks); err != nil {
+			return err
+		}
+	}
 }
 
 // lose counts something that the archive will not have.

@@ -1,8 +1,8 @@
 package borg
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -39,21 +39,8 @@ func (s *Sink) writeArchive(record *format.Snapshot) error {
 		return err
 	}
 	defer w.close()
-	c := s.listing.cursor()
-	for {
-		path, row, ok, err := c.next()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			break
-		}
-		if err := w.row(path, row); err != nil {
-			return err
-		}
-		if s.ctx.Err() != nil {
-			return context.Cause(s.ctx)
-		}
+	if err := w.rows(); err != nil {
+		return err
 	}
 	if err := w.flush(true); err != nil {
 		return err
@@ -71,6 +58,7 @@ func (s *Sink) writeArchive(record *format.Snapshot) error {
 	if err := s.log.commit(); err != nil {
 		return err
 	}
+	s.garbage.committed()
 	s.sum.Snapshots++
 	s.sum.Archives = append(s.sum.Archives, name)
 	s.known[record.ID] = knownArchive{archiveRef: ref}
@@ -275,10 +263,28 @@ func (s *Sink) newItemWriter() (*itemWriter, error) {
 
 func (w *itemWriter) close() error { return errors.Join(w.masters.Close(), w.log.Close()) }
 
-// row takes the next row of the listing.
-func (w *itemWriter) row(path string, row []byte) error {
+// rows takes all rows of the listing.
+func (w *itemWriter) rows() error {
+	c := w.s.listing.cursor()
+	for {
+		at := c.at
+		path, row, ok, err := c.next()
+		if err != nil || !ok {
+			return err
+		}
+		if err := w.row(path, row, at); err != nil {
+			return err
+		}
+		if w.s.ctx.Err() != nil {
+			return context.Cause(w.s.ctx)
+		}
+	}
+}
+
+// row takes the next row of the listing, which lies at a place there.
+func (w *itemWriter) row(path string, row []byte, at int64) error {
 	group, content := splitRow(row)
-	if len(group) == 0 && row[0] == rowDir {
+	if len(group) == 0 && isDir(row) {
 		w.buf = append(w.buf, content...)
 		return w.flush(false)
 	}
@@ -287,7 +293,7 @@ func (w *itemWriter) row(path string, row []byte) error {
 		return err
 	}
 	if linkable(it.mode) {
-		if err := w.link(path, string(group), &it, content); err != nil {
+		if err := w.link(path, string(group), &it, at); err != nil {
 			return err
 		}
 		w.buf = it.appendPacked(w.buf)
@@ -305,22 +311,37 @@ func (w *itemWriter) row(path string, row []byte) error {
 			w.size += uint64(it.chunks[i].size)
 			w.csize += uint64(it.chunks[i].csize)
 		}
+		if row[0]&rowNew != 0 || len(group) > 0 {
+			// A hard link may become the first of its group later on.
+			if err := w.s.garbage.use(it.chunks); err != nil {
+				return err
+			}
+		}
 	}
 	return w.flush(false)
 }
 
+// firstLink is what is noted of the first item of a group of hard links.
+type firstLink struct {
+	meta, cuts format.ID // hashes of what the item says, and of its list of chunks
+	at         uint64    // of its row
+	path       string
+}
+
 // link makes an item the first of a group of hard links, or one that names the
 // first, if both are equal.
-func (w *itemWriter) link(path, group string, it *item, content []byte) error {
+func (w *itemWriter) link(path, group string, it *item, at int64) error {
 	it.master = masterNo
 	if group == "" {
 		return nil
 	}
-	it.path = ""
-	sum := format.SumID(it.appendPacked(nil))
-	it.path = itemPath(path)
+	own := firstLink{at: uint64(at), path: it.path}
+	own.cuts = format.SumID(appendChunks(nil, it.chunks))
+	bare := *it
+	bare.path, bare.chunks = "", nil
+	own.meta = format.SumID(bare.appendPacked(nil))
 	key := spill.KeyOf(0, group)
-	at, ok, err := w.masters.Get(key)
+	place, ok, err := w.masters.Get(key)
 	if err != nil {
 		return err
 	}
@@ -329,39 +350,88 @@ func (w *itemWriter) link(path, group string, it *item, content []byte) error {
 		if len(w.groups) <= groupsMax && len(group) == len(spill.Key{}) {
 			w.groups = append(w.groups, spill.Key([]byte(group)))
 		}
-		at := w.log.Size()
-		b := binary.AppendUvarint(bytes.Clone(sum[:]), uint64(len(it.path)))
-		if _, err := w.log.Write(append(b, it.path...)); err != nil {
+		place := w.log.Size()
+		if _, err := w.log.Write(own.append(nil)); err != nil {
 			return err
 		}
-		return w.masters.Put(key, uint64(at))
+		return w.masters.Put(key, uint64(place))
 	}
-	first, firstSum, err := w.first(int64(at))
+	first, err := w.first(int64(place))
 	if err != nil {
 		return err
 	}
-	if firstSum != sum {
+	same := first.meta == own.meta
+	if same && first.cuts != own.cuts {
+		if same, err = w.sameContent(first, it.chunks); err != nil {
+			return err
+		}
+	}
+	if !same {
 		return w.s.lose(format.LossHardlink, path, errors.New("the members of its group differ"))
 	}
-	it.master, it.source, it.hasSource = masterUnsaid, first, true
+	it.master, it.source, it.hasSource = masterUnsaid, first.path, true
 	it.chunks, it.hasChunks, it.has = nil, false, it.has&^format.HasSize
 	return nil
 }
 
+func (f *firstLink) append(dst []byte) []byte {
+	dst = append(append(dst, f.meta[:]...), f.cuts[:]...)
+	dst = binary.LittleEndian.AppendUint64(dst, f.at)
+	return append(binary.LittleEndian.AppendUint32(dst, uint32(len(f.path))), f.path...)
+}
+
 // first reads what was noted of the first item of a group.
-func (w *itemWriter) first(at int64) (path string, sum format.ID, err error) {
-	head := make([]byte, min(int64(len(sum)+binary.MaxVarintLen64), w.log.Size()-at))
-	if _, err := w.log.ReadAt(head, at); err != nil {
-		return "", sum, err
+func (w *itemWriter) first(place int64) (f firstLink, err error) {
+	var head [32 + 32 + 8 + 4]byte
+	if _, err := w.log.ReadAt(head[:], place); err != nil {
+		return f, err
 	}
-	copy(sum[:], head)
-	size, n := binary.Uvarint(head[len(sum):])
-	if n <= 0 || size > format.PathSizeMax+1 {
-		return "", sum, errors.New("what was noted of a hard link in a temporary file is damaged")
+	f.meta, f.cuts = format.ID(head[:32]), format.ID(head[32:64])
+	f.at = binary.LittleEndian.Uint64(head[64:])
+	b := make([]byte, binary.LittleEndian.Uint32(head[72:]))
+	_, err = w.log.ReadAt(b, place+int64(len(head)))
+	f.path = string(b)
+	return f, err
+}
+
+// sameContent compares the content of the first of a group with chunks that were
+// cut in another way.
+func (w *itemWriter) sameContent(first firstLink, chunks []chunkRef) (bool, error) {
+	c := w.s.listing.cursor()
+	c.at = int64(first.at)
+	_, row, _, err := c.next()
+	if err != nil {
+		return false, err
 	}
-	b := make([]byte, size)
-	_, err = w.log.ReadAt(b, at+int64(len(sum)+n))
-	return string(b), sum, err
+	var it item
+	_, content := splitRow(row)
+	if err := it.parse(content); err != nil {
+		return false, err
+	}
+	if newStored(it.chunks, false).size() != newStored(chunks, false).size() {
+		return false, nil
+	}
+	a, err := w.s.contentSum(it.chunks)
+	if err != nil {
+		return false, err
+	}
+	b, err := w.s.contentSum(chunks)
+	return a == b, err
+}
+
+// contentSum hashes the content that some chunks are.
+func (s *Sink) contentSum(chunks []chunkRef) (sum format.ID, err error) {
+	h := sha256.New()
+	for _, ref := range chunks {
+		plain, err := s.plain(ref)
+		if err != nil {
+			return sum, err
+		}
+		h.Write(plain)
+		format.FreePayload(plain)
+	}
+	h.Sum(sum[:0])
+	return sum, nil
 }
 
 // secondLink counts the links of what borg has no hard links of.

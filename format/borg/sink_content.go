@@ -165,11 +165,12 @@ func (s *Sink) store(p *packed) (chunkRef, error) {
 			return ref, nil
 		}
 	}
-	size, err := s.put(&p.id, p.content)
-	ref.csize = size
+	if ref.csize, err = s.put(&p.id, p.content); err != nil {
+		return ref, err
+	}
 	s.sum.NewChunks++
 	s.sum.NewBytes += uint64(p.size)
-	return ref, err
+	return ref, s.garbage.store(&p.id)
 }
 
 // addedPlace says where an object lies that was written now.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/bits"
 	"sync"
 
 	"golang.org/x/sync/semaphore"
@@ -15,7 +16,7 @@ import (
 const (
 	windowBytesMax = 4 << 20  // plain content of one window
 	windowItemsMax = 1024     // records of one window
-	inFlightMax    = 48 << 20 // plain content that was asked for and is not yet consumed
+	inFlightMax    = 40 << 20 // buffers for content that was asked for and is not yet consumed
 )
 
 // window is a run of records, those of data with what is still to be fetched.
@@ -23,6 +24,7 @@ type window struct {
 	items []windowItem
 	wants []want
 	bytes int64 // taken from the semaphore
+	plain int64
 	ready chan struct{}
 	err   error // why it could not be filled; ends the stream
 }
@@ -34,6 +36,7 @@ type windowItem struct {
 	once  bool          // of data: no refs name it
 	size  uint32        // of data
 	id    format.ID     // of data
+	of    format.ID     // of data: the snapshot
 	refs  []uint64      // instead of a record: numbers and sizes of chunks that came before
 }
 
@@ -50,6 +53,7 @@ type windows struct {
 
 	// Of the goroutine that makes records.
 	win   *window
+	of    format.ID // the snapshot that is being made
 	room  *semaphore.Weighted
 	fills sync.WaitGroup
 
@@ -162,7 +166,12 @@ func (w *windows) Close() error {
 }
 
 // emit appends a record.
-func (w *windows) emit(rec format.Record) error { return w.add(windowItem{rec: rec}) }
+func (w *windows) emit(rec format.Record) error {
+	if s, ok := rec.(*format.Snapshot); ok {
+		w.of = s.ID
+	}
+	return w.add(windowItem{rec: rec})
+}
 
 func (w *windows) add(it windowItem) error {
 	w.win.items = append(w.win.items, it)
@@ -187,8 +196,8 @@ func (w *windows) emitRef(number, size uint32) error {
 // emitData appends a data record whose chunk is fetched later. once says that no
 // ref names it.
 func (w *windows) emitData(number uint32, once bool, chunk want) error {
-	size := min(int64(max(chunk.size, chunk.csize)), inFlightMax)
-	if w.win.bytes > 0 && w.win.bytes+size > windowBytesMax {
+	size := min(bufferSize(chunk.size)+bufferSize(chunk.csize), inFlightMax)
+	if w.win.plain > 0 && w.win.plain+int64(chunk.size) > windowBytesMax {
 		if err := w.send(); err != nil {
 			return err
 		}
@@ -197,10 +206,14 @@ func (w *windows) emitData(number uint32, once bool, chunk want) error {
 		return context.Cause(w.ctx)
 	}
 	w.win.bytes += size
+	w.win.plain += int64(chunk.size)
 	chunk.number = len(w.win.items)
 	w.win.wants = append(w.win.wants, chunk)
-	return w.add(windowItem{chunk: !w.opts.Flat, once: once, size: chunk.size})
+	return w.add(windowItem{chunk: !w.opts.Flat, once: once, size: chunk.size, of: w.of})
 }
+
+// bufferSize is what format.AllocPayload takes for n bytes.
+func bufferSize(n uint32) int64 { return 1 << bits.Len32(n) }
 
 // send hands the window on and begins to fetch what it needs.
 func (w *windows) send() error {
@@ -223,6 +236,11 @@ func (w *windows) send() error {
 	}
 }
 
+// atReceiver reports whether the receiver is known to hold a chunk.
+func (w *windows) atReceiver(it *windowItem) bool {
+	return w.opts.HasChunk != nil && w.opts.HasChunk(it.id, it.size) || w.opts.Arrived != nil && w.opts.Arrived(it.of, it.id)
+}
+
 // fill fetches the chunks of a window.
 func (w *windows) fill(win *window) error {
 	return w.r.fetch(w.ctx, win.wants, func(want *want, object []byte) error {
@@ -236,7 +254,7 @@ func (w *windows) fill(win *window) error {
 		} else {
 			it.id = format.ID(want.id)
 		}
-		if w.opts.Held || w.opts.HasChunk != nil && !w.opts.Flat && w.opts.HasChunk(it.id, it.size) {
+		if w.opts.Held || !w.opts.Flat && w.atReceiver(it) {
 			format.FreePayload(plain)
 			it.rec = &format.Refs{Chunks: []format.ChunkRef{{ID: it.id, Size: it.size}}}
 			return nil

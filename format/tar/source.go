@@ -22,6 +22,7 @@ type source struct {
 	archives []*archive
 	opts     Options
 	export   format.ExportOptions
+	current  format.ID // the snapshot that is being read
 
 	next    func() (format.Record, bool)
 	stop    func()
@@ -99,6 +100,9 @@ func (s *source) stream() error {
 	if s.export.Flat {
 		h.Features = append(h.Features, format.FeatureFlat)
 	}
+	if s.export.Arrived != nil && !s.export.Flat {
+		h.Features = append(h.Features, format.FeatureHeld)
+	}
 	if s.hasher.compress {
 		h.Features = append(h.Features, format.FeatureZstd)
 	}
@@ -129,7 +133,7 @@ func (s *source) snapshot(a *archive) (err error) {
 	if err := s.index.reset(); err != nil {
 		return err
 	}
-	s.commit, s.losses = format.Commit{}, lossCounter{}
+	s.commit, s.losses, s.current = format.Commit{}, lossCounter{}, a.snapshot.ID
 	s.progress.Snapshots++
 	if s.input.seek != nil {
 		s.progress.BytesTotal = s.progress.Bytes + uint64(s.input.seek.Size())
@@ -340,6 +344,16 @@ func (s *source) closeFile() error {
 	return s.eof(s.size)
 }
 
+// arrived reports whether the receiver has a chunk of a part of this snapshot that
+// came before, and counts it as sent then.
+func (s *source) arrived(id format.ID) bool {
+	if s.export.Arrived == nil || !s.export.Arrived(s.current, id) {
+		return false
+	}
+	s.hasher.sent.add(id)
+	return true
+}
+
 // piece emits a run of content: refs are gathered, and emitted before anything
 // else.
 func (s *source) piece(p *piece, remember bool) error {
@@ -358,7 +372,7 @@ func (s *source) piece(p *piece, remember bool) error {
 		s.progress.Bytes += p.hole + uint64(p.size)
 	}
 	s.size += p.hole + uint64(p.size)
-	known := p.hole == 0 && (p.payload == nil || s.hasher.sent != nil && s.hasher.sent.has(p.id))
+	known := p.hole == 0 && (p.payload == nil || s.hasher.sent != nil && (s.hasher.sent.has(p.id) || s.arrived(p.id)))
 	if known {
 		free(p)
 		s.refs.Chunks = append(s.refs.Chunks, format.ChunkRef{ID: p.id, Size: p.size})

@@ -160,6 +160,28 @@ func (s *System) Snapshots(ctx context.Context) ([]*format.Snapshot, error) {
 	return list, nil
 }
 
+// Imported returns, for each archive that this package wrote, the ids that its
+// snapshot had when it was written, the newest first. It reads only how archives
+// begin. All say Changed: nothing can be a difference to what is in an archive.
+func (s *System) Imported(context.Context) ([][]format.HeldID, error) {
+	var held [][]format.HeldID
+	for _, a := range s.archives {
+		if a.info == nil {
+			return nil, errors.New("an archive in a pipe is read once: name its file, or the directory that it is in")
+		}
+		own := a.ownSnapshot()
+		if own == nil {
+			continue
+		}
+		ids := []format.HeldID{{ID: own.ID, Changed: true}}
+		for _, v := range slices.Backward(own.Via) {
+			ids = append(ids, format.HeldID{ID: v.From, Changed: true})
+		}
+		held = append(held, ids)
+	}
+	return held, nil
+}
+
 func (s *System) list(ctx context.Context) error {
 	if s.listed {
 		return nil

@@ -17,7 +17,7 @@ import (
 	"github.com/bk-backup/bk/format"
 )
 
-var wholeKinds = []Kind{KindClient, KindIndex, KindSnapshot, KindSession, KindPlan, KindForget, KindPartial}
+var wholeKinds = []Kind{KindClient, KindIndex, KindSnapshot, KindSession, KindPlan, KindForget, KindPartial, KindDamage}
 
 // sample returns a key, and a header for an object of that kind.
 func sample(kind Kind, suite Suite) (Key, Header) {
@@ -205,7 +205,7 @@ func TestWrongKey(t *testing.T) {
 
 // TestSealRefuses gives SealObject what it cannot seal.
 func TestSealRefuses(t *testing.T) {
-	for _, kind := range []Kind{0, KindConfig, KindCredential, KindDataPack, KindMetaPack, 12} {
+	for _, kind := range []Kind{0, KindConfig, KindCredential, KindDataPack, KindMetaPack, KindDamage + 1} {
 		key, h := sample(kind, SuiteAES256GCM)
 		if _, err := SealObject(&key, h, nil, rand.Reader); err == nil {
 			t.Errorf("%s was sealed whole", kind)
@@ -229,7 +229,7 @@ func TestSealRefuses(t *testing.T) {
 func TestScrubNames(t *testing.T) {
 	for _, kind := range wholeKinds {
 		_, object, _ := sealed(t, kind, SuiteAES256GCM, []byte("body"))
-		for other := KindConfig; other <= KindPartial; other++ {
+		for other := KindConfig; other <= KindDamage; other++ {
 			name := Name{Kind: other, Sum: sha256.Sum256(object)}.String()
 			if err := Scrub(name, object); other != kind && !errors.Is(err, ErrDamaged) {
 				t.Errorf("a %s as %s: %v", kind, name, err)
@@ -305,6 +305,7 @@ func TestNames(t *testing.T) {
 		{Kind: KindPlan, Number: 10},
 		{Kind: KindForget, Client: ClientID{1}, Session: SessionID{2}, Number: 3},
 		{Kind: KindPartial, Client: ClientID{1}, Session: SessionID{2}, Number: 3},
+		{Kind: KindDamage, Client: ClientID{1}, Session: SessionID{2}, Number: 3},
 		{Kind: KindSnapshot, Client: ClientID{1}, Session: SessionID{2}, Number: 3, Resealed: 2},
 		{Kind: KindForget, Client: ClientID{1}, Session: SessionID{2}, Resealed: 1<<32 - 1},
 	}

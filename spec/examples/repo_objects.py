@@ -16,7 +16,7 @@ import msgpack
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-CONFIG, CREDENTIAL, CLIENT, DATA_PACK, META_PACK, INDEX, SNAPSHOT, SESSION, PLAN, FORGET, PARTIAL = range(1, 12)
+CONFIG, CREDENTIAL, CLIENT, DATA_PACK, META_PACK, INDEX, SNAPSHOT, SESSION, PLAN, FORGET, PARTIAL, DAMAGE = range(1, 13)
 DATA, META = 1, 2  # kinds of chunks
 ENTRY = struct.Struct(">20sBII")
 LISTED = struct.Struct(">32sBBI32sQ16sI")
@@ -88,7 +88,7 @@ def padded(n):
 def check_header(header):
     must(header[:8] == b"bkobject", "not an object of a repository")
     version, kind, suite, zero, epoch = struct.unpack_from(">BBBBI", header, 8)
-    if version != 1 or kind not in range(1, 12) or suite not in (1, 2):
+    if version != 1 or kind not in range(1, 13) or suite not in (1, 2):
         raise ValueError(f"version {version}, kind {kind}, suite {suite}: a newer program is needed")
     must(zero == 0 and ((epoch > 0) == (kind >= DATA_PACK) or kind == SNAPSHOT), "header")  # a void has epoch 0
     must(kind != CONFIG or not any(header[48:64] + header[96:128]), "header of a config")

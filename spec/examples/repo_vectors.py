@@ -102,6 +102,10 @@ def check_signed(load):
     for v in load("forgets.json") + [v for v in load("epochs.json") if v["name"].startswith("forgets/")]:
         plain = objects.open_object(h(v["epoch_key"]), h(v["object"]), objects.FORGET)
         assert listings.verified(plain, h(v["public_key"]), b"bk forget 1\0") == h(v["body"])
+    for v in load("damage.json"):
+        plain = objects.open_object(h(v["epoch_key"]), h(v["object"]), objects.DAMAGE)
+        assert listings.verified(plain, h(v["public_key"]), b"bk damage 1\0") == h(v["body"])
+        assert len(listings.decode(h(v["body"]))["chunks"]) % 33 == 0
     for v in load("sessions.json"):
         plain = objects.open_object(h(v["epoch_key"]), h(v["object"]), objects.SESSION)
         assert listings.decode(plain)["client"] == h(v["client"])

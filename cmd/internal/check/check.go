@@ -121,8 +121,8 @@ func (c *Check) Run(ctx context.Context, app *cli.App) error {
 		return err
 	}
 	c.report(app, out)
-	if len(out.Findings) > 0 {
-		return failure(r.String(), out.Findings)
+	if err := failure(r.String(), out.Findings); err != nil {
+		return err
 	}
 	list, _, err := r.List(ctx)
 	if err != nil {
@@ -178,22 +178,28 @@ func (c *Check) scrub(ctx context.Context, app *cli.App) error {
 			app.Sayf("whole, and of a newer format: %s objects", cli.Count(out.Newer))
 		}
 	}
-	if len(out.Findings) > 0 {
-		return failure(st.String(), out.Findings)
+	if err := failure(st.String(), out.Findings); err != nil {
+		return err
 	}
 	app.Sayf("every object is what was stored; what is missing, only bk-check with the passphrase can see")
 	return nil
 }
 
-// failure is what a check ends with that found something.
+// failure is what a check ends with that found something besides what is known.
 func failure(place string, findings []*repo.Finding) error {
 	counts := make(map[repo.What]int)
 	var order []repo.What
 	for _, f := range findings {
+		if f.What == repo.Known {
+			continue
+		}
 		if counts[f.What] == 0 {
 			order = append(order, f.What)
 		}
 		counts[f.What]++
+	}
+	if len(order) == 0 {
+		return nil
 	}
 	parts := make([]string, len(order))
 	for i, what := range order {

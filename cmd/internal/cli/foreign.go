@@ -12,17 +12,28 @@ import (
 )
 
 // foreign are the systems beside bk, by the scheme before the place. Adding one
-// is a package, a file here that gives it what it needs of a program, and a line
-// in this list (spec/adding-a-system.md).
+// is a package, a file here that gives it what it needs of a program, and its
+// line here (spec/adding-a-system.md).
 var foreign = map[string]foreignSystem{
-	"borg":      {open: openBorg, create: createBorg},
-	"hardlinks": {open: openHardlinks},
-	"restic":    {open: openRestic, create: createRestic},
-	"tar":       {open: openTar, create: createTar},
+	"borg":      {place: "PATH", open: openBorg, create: createBorg},
+	"hardlinks": {place: "DIR", open: openHardlinks},
+	"restic":    {place: "PATH", open: openRestic, create: createRestic},
+	"tar":       {place: "FILE", open: openTar, create: createTar},
+}
+
+// foreignNames says in help what stands for another system: "tar:FILE ...".
+func foreignNames() string {
+	var names []string
+	for scheme, system := range foreign {
+		names = append(names, scheme+":"+system.place)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 // foreignSystem is how another system is read and written; nil where it cannot be.
 type foreignSystem struct {
+	place  string // what stands behind the scheme, for people
 	open   func(ctx context.Context, app *App, place string, opts SourceOptions) (format.System, error)
 	create func(ctx context.Context, app *App, place string, opts SinkOptions) (ForeignSink, error)
 }

@@ -78,7 +78,7 @@ func run(name, summary string, cmd any, args []string) (code int) {
 		kong.Writers(app.Stdout, app.Stderr),
 		kong.Exit(func(c int) { exited = c; panic(exitNow{}) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, Summary: false}),
-		kong.Vars{"version": Version},
+		kong.Vars{"version": Version, "systems": foreignNames()},
 	)
 	if err != nil {
 		panic(fmt.Sprintf("%s: flags: %v", name, err))
@@ -131,7 +131,7 @@ func chosen(cmd any, parsed *kong.Context) Command {
 func tune() {
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetGCPercent(100)
-		debug.SetMemoryLimit(192 << 20)
+		debug.SetMemoryLimit(176 << 20)
 	}
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) > 32 {
 		runtime.GOMAXPROCS(32)

@@ -20,7 +20,7 @@ import (
 
 // RepoFlags name the repository that a program works on.
 type RepoFlags struct {
-	Repo     string `short:"r" placeholder:"URL" help:"Repository: a path, or restic:PATH, borg:PATH, tar:FILE, hardlinks:DIR for other systems. Default: $$BK_REPO."`
+	Repo     string `short:"r" placeholder:"URL" help:"Repository: a path, or of another system ${systems}. Default: $$BK_REPO."`
 	CacheDir string `placeholder:"DIR" env:"BK_CACHE_DIR" help:"Where to cache the index. Default: the user's cache directory; 'none' for no cache."`
 }
 
@@ -50,6 +50,7 @@ type Role struct {
 var (
 	RoleSource = Role{[]string{"BK_REPO"}, []string{"BK_PASSPHRASE"}}
 	RoleTarget = Role{[]string{"BK_IMPORT_REPO", "BK_REPO"}, []string{"BK_IMPORT_PASSPHRASE", "BK_PASSPHRASE"}}
+	RoleFrom   = Role{nil, []string{"BK_FROM_PASSPHRASE", "BK_PASSPHRASE"}}
 )
 
 // secretsWith are the variables for a passphrase of a system that has one of its
@@ -189,7 +190,7 @@ func repositoryFix(err error) string {
 		return "use a newer bk for this repository"
 	case errors.As(err, &se) && se.Fix != "":
 		return se.Fix
-	case errors.Is(err, repo.ErrCollected), errors.Is(err, repo.ErrFenced):
+	case errors.Is(err, repo.ErrCollected), errors.Is(err, repo.ErrFenced), errors.Is(err, repo.ErrOutrun):
 		return "run the same again: what was stored and is still there is not sent twice"
 	case errors.Is(err, repo.ErrRolledBack):
 		return rollbackFix

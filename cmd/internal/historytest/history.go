@@ -19,16 +19,35 @@ import (
 	"github.com/bk-backup/bk/repo"
 	"github.com/bk-backup/bk/repo/keyring"
 	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/store"
 	"github.com/bk-backup/bk/repo/store/mem"
 )
 
 // Repository makes an empty repository in memory.
 func Repository(t testing.TB, chunkerSpec string) *repo.Repository {
 	t.Helper()
-	r, err := repo.Init(context.Background(), mem.New(), keyring.InitOptions{
+	return RepositoryIn(t, mem.New(), chunkerSpec)
+}
+
+// RepositoryIn makes an empty repository in a store.
+func RepositoryIn(t testing.TB, st store.Store, chunkerSpec string) *repo.Repository {
+	t.Helper()
+	r, err := repo.Init(context.Background(), st, keyring.InitOptions{
 		Suite: seal.SuiteAES256GCM, Passphrase: "p", Argon2: keyring.Argon2{MemoryKiB: 64, Passes: 1, Threads: 1},
 		Chunker: chunkerSpec, Compression: "default",
 	}, repo.Options{Workers: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+// Reopen opens a repository that RepositoryIn made once more.
+func Reopen(t testing.TB, st store.Store) *repo.Repository {
+	t.Helper()
+	secrets := keyring.Secrets{Passphrase: func(context.Context) (string, error) { return "p", nil }}
+	r, err := repo.Open(context.Background(), st, secrets, repo.Options{Workers: 4})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -170,6 +170,9 @@ func TestKillEach(t *testing.T) {
 			}
 		}
 		os.RemoveAll(filepath.Dir(to.repo))
+		if n%30 == 29 {
+			t.Logf("so far killed %v, ended before %v", killed, survived)
+		}
 	}
 	t.Logf("killed %v, ended before %v of bk-export, bk-filter, bk-import", killed, survived)
 }

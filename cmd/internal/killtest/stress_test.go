@@ -107,7 +107,7 @@ func (s *stress) run(duration time.Duration) {
 	var wg sync.WaitGroup
 	for i, work := range []func(w *worker, n int){
 		(*worker).backup, (*worker).backup, (*worker).backup, (*worker).convert, (*worker).restore, (*worker).restore,
-		(*worker).forget, (*worker).retag, (*worker).collect, (*worker).collect, (*worker).rotate, (*worker).export,
+		(*worker).forget, (*worker).retag, (*worker).collect, (*worker).collect, (*worker).check, (*worker).rotate, (*worker).export,
 	} {
 		wg.Go(func() {
 			w := &worker{stress: s, number: i, rng: rand.New(rand.NewPCG(s.seed, uint64(i))), dir: s.t.TempDir(), took: map[string]time.Duration{}}
@@ -399,6 +399,32 @@ func (w *worker) collect(int) {
 	w.program([]string{"no index lists it", "not found"}, w.command("bk-gc", args...))
 }
 
+// check looks for damage, of which there is none, or repairs what there is not. A
+// bk-forget that was killed leaves snapshots that were forgotten and are there.
+func (w *worker) check(int) {
+	time.Sleep(time.Duration(w.rng.IntN(300)) * time.Millisecond)
+	cmd := w.command("bk-check", "--read-data")
+	if w.rng.IntN(2) == 0 {
+		cmd = w.command("bk-repair")
+	}
+	may := []string{"again and again meanwhile", "cannot be repaired", "not found"}
+	for n := range 20 {
+		may = append(may, fmt.Sprintf(": %d returned\n", n+1)) // and nothing else
+	}
+	w.program(may, cmd)
+}
+
+// checkWhole checks that nothing is damaged or marked as such.
+func (s *stress) checkWhole() {
+	s.t.Helper()
+	out, _ := s.command("bk-check", "--read-data", "--json").Output()
+	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+		if line != "" && !strings.Contains(line, `"finding":"returned"`) {
+			s.t.Errorf("bk-check: %s", line)
+		}
+	}
+}
+
 // rotate begins to use new keys now and then.
 func (w *worker) rotate(int) {
 	for begun := time.Now(); time.Since(begun) < 5*time.Second && time.Now().Before(w.until); {
@@ -423,6 +449,7 @@ func (s *stress) checkEnd() {
 				s.t.Errorf("snapshot %s was reported as done, nobody forgot it, and it is not there", tag)
 			}
 		}
+		s.checkWhole()
 		if s.t.Failed() {
 			return
 		}

@@ -4,8 +4,10 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +35,7 @@ type Restore struct {
 	NumericOwner bool   `help:"Set owners by number, not by name."`
 	Verify       bool   `help:"Read back and compare everything, also what seemed right already."`
 	Sync         bool   `help:"Flush the target to its disk before saying that it is done."`
+	Strict       bool   `help:"Restore nothing if anything would be lost: everything but content is first made in a directory beside, and taken away again."`
 	DryRun       bool   `short:"n" help:"Change nothing; say what would be done."`
 }
 
@@ -47,8 +50,13 @@ func (*Restore) Help() string {
 
 // Run restores.
 func (c *Restore) Run(ctx context.Context, app *cli.App) error {
-	if c.Stdin == (c.Snapshot != "") {
+	switch {
+	case c.Stdin == (c.Snapshot != ""):
 		return cli.Usagef("name a snapshot, or give --stdin")
+	case c.Strict && c.Stdin:
+		return cli.Usagef("--strict looks at everything before it restores, and a stream comes only once: import it, and restore that")
+	case c.Strict && c.DryRun:
+		return cli.Usagef("--strict and --dry-run exclude each other: the one makes files, the other does not")
 	}
 	patterns, err := c.Compile()
 	if err != nil {
@@ -134,6 +142,11 @@ func (c *Restore) fromSystem(ctx context.Context, app *cli.App, opts disk.Restor
 	}
 	opts.Prefix = path
 	export := format.ExportOptions{Snapshots: []format.ID{snap.ID}, Full: true, Drop: dropper(path, patterns), Producer: app.Name}
+	if c.Strict {
+		if err := c.rehearse(ctx, app, system, export, opts); err != nil {
+			return err
+		}
+	}
 	// A bk repository hands content out in the order in which it is stored.
 	if r, ok := system.(*repo.Repository); ok {
 		opts.Content, export.Held = r, true
@@ -144,6 +157,29 @@ func (c *Restore) fromSystem(ctx context.Context, app *cli.App, opts disk.Restor
 	}
 	defer src.Close()
 	return c.restore(ctx, app, opts, src)
+}
+
+// rehearse fails if the target could not hold all of the snapshot.
+func (c *Restore) rehearse(ctx context.Context, app *cli.App, system format.System, export format.ExportOptions, opts disk.RestoreOptions) error {
+	export.ListingOnly = true
+	src, err := system.Export(ctx, export)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	losses, err := disk.Rehearse(ctx, c.Target, src, opts)
+	if err != nil {
+		return err
+	}
+	if len(losses) == 0 {
+		return nil
+	}
+	app.ReportLosses(losses)
+	return &cli.Error{
+		Code: cli.ExitFailed, Op: "restore with --strict",
+		Err: errors.New("not everything can be kept there, so nothing was restored"),
+		Fix: "restore as root, onto a file system that holds what is named above, or leave --strict out",
+	}
 }
 
 // dropper leaves out what lies outside a path or what the patterns drop.
@@ -180,6 +216,9 @@ func (c *Restore) restore(ctx context.Context, app *cli.App, opts disk.RestoreOp
 
 func report(app *cli.App, sum disk.Summary, dry bool, took time.Duration) {
 	app.ReportLosses(sum.Losses)
+	// What could not be read when the snapshot was made is no news; what was lost
+	// since then is.
+	app.ReportLosses(slices.DeleteFunc(sum.Source, func(l format.Loss) bool { return l.Kind != format.LossDamaged }))
 	if app.JSON {
 		app.JSONEvent("summary", map[string]any{
 			"files": sum.Files, "dirs": sum.Dirs, "others": sum.Others, "bytes": sum.Bytes, "unchanged": sum.Unchanged,

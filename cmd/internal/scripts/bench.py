@@ -16,7 +16,7 @@ kept between runs for its data; about 20 GB for hist). Restores go to /dev/shm. 
 Prints a Markdown table: wall and CPU seconds, and their ratios to restic's. REPS (default 3): the median counts.
 $RESTIC is the restic to measure against, $RESTIC_NEW one for the conversions alone (Debian's cannot rewrite).
 """
-import os, random, resource, shutil, statistics, subprocess, sys, time
+import json, os, random, resource, shutil, statistics, subprocess, sys, time
 
 BIN = os.path.abspath(sys.argv[1])
 PARTS = sys.argv[2:] or ["linux", "small", "hist"]
@@ -245,7 +245,7 @@ def convert():
     restic = RESTIC_NEW
     theirs = restic and "%s -q -r %s copy --from-repo %s" % (restic, re2, re)
     fresh_restic = "true" if not restic else "rm -rf %s; %s -q -r %s init --copy-chunker-params --from-repo %s" % (re2, restic, re2, re)
-    anew = "bk-sync -q -r %s --to %s --chunker gear:128KiB --compression fastest" % (bk, bk3)
+    anew = "bk-sync -q -r %s --to %s --chunker gear:64KiB --compression fastest" % (bk, bk3)
     compare("hist: convert all 20 to new keys", "bk-export -r %s --all | bk-import -q -r %s" % (bk, bk2), theirs,
             reset=("rm -rf %s; BK_REPO=%s bk-init -q --cipher xchacha20-poly1305" % (bk2, bk2), fresh_restic))
     compare("hist: nothing new to convert", "bk-export -r %s --all --have <(bk-import -r %s --list-imported) | bk-import -q -r %s" % (bk, bk2, bk2), theirs)
@@ -272,8 +272,9 @@ def convert():
             theirs, reset=(back(bk2), back(re2)))
     compare("hist: the 21st, cut and compressed anew", anew, theirs, reset=(back(bk3), back(re2)))
     compare("hist: prove that the conversion is faithful", "bk-diff -q -r %s --with %s" % (bk, bk2), None, reps=1)
-    for what, pattern in (("a directory", "/drivers/gpu"), ("a suffix", "*.h")):
-        compare("hist: drop %s from all 20 in place" % what, "bk-rewrite -q -r %s --all --drop '%s' --forget" % (bk, pattern),
+    # restic's snapshots begin at the tree, bk's at the root of the file system.
+    for what, ours, pattern in (("a directory", "**/drivers/gpu", "/drivers/gpu"), ("a suffix", "*.h", "*.h")):
+        compare("hist: drop %s from all 20 in place" % what, "bk-rewrite -q -r %s --all --drop '%s' --forget" % (bk, ours),
                 "%s -q -r %s rewrite --exclude '%s' --forget" % (restic, re, pattern) if offers(restic, "rewrite") else None, reset=(back(bk), back(re)))
     if not offers(restic, "rewrite"):
         print("the restic at hand cannot rewrite: set RESTIC_NEW to one that can", flush=True)
@@ -281,6 +282,51 @@ def convert():
         if os.path.exists(kept):
             shutil.rmtree(p)
             os.rename(kept, p)
+
+
+def image():
+    """A disk image that changes in scattered places, cut anew as a difference."""
+    mib = int(os.environ.get("IMAGE_MIB", "4096"))
+    size, changed, run_size = mib << 20, (mib << 20) // 100, 256 << 10
+    work, bk, anew = WORK + "/image", WORK + "/bk-image", WORK + "/bk-image-anew"
+    subprocess.run("rm -rf %s %s %s; mkdir -p %s; BK_REPO=%s bk-init -q; BK_REPO=%s bk-init -q" % (work, bk, anew, work, bk, anew), shell=True, check=True, env=env)
+    rng = random.Random(3)
+    with open(work + "/disk.img", "wb") as f:
+        for _ in range(mib):
+            f.write(rng.randbytes(1 << 19) + bytes(1 << 18) + rng.randbytes(1 << 10) * 256)
+    run("bk-backup -q -r %s ." % bk, work)
+    sync = "bk-sync --json -r %s --to %s --chunker gear:64KiB" % (bk, anew)
+    add("image: %d MiB, cut anew" % mib, run(sync), None)
+    with open(work + "/disk.img", "r+b") as f:
+        for _ in range(changed // run_size):
+            f.seek(rng.randrange(size - run_size))
+            f.write(rng.randbytes(run_size))
+    run("bk-backup -q -r %s ." % bk, work)
+    add("image: %d MiB changed in %d places, cut anew" % (changed >> 20, changed // run_size), run(sync + " 2> %s/summary" % WORK), None)
+    with open(WORK + "/summary") as f:
+        summary = [json.loads(line) for line in f if '"summary"' in line][-1]
+    for what, key in (("sent", "bytes_of_chunks"), ("cut", "bytes_cut"), ("read back at the target", "bytes_read_back")):
+        rows.append(("image: %s, %% of its size" % what, "%.2f" % (100 * summary[key] / size)) + ("",) * 6)
+        print(" | ".join(rows[-1]), flush=True)
+    for p in (work, bk, anew):
+        shutil.rmtree(p)
+
+
+def wide():
+    """Many snapshots of many files, metadata alone: memory, and what differences cost."""
+    snapshots, files = (int(n) for n in os.environ.get("WIDE", "1000x1000000").split("x"))
+    bk, bk2, program, stream = WORK + "/bk-wide", WORK + "/bk-wide2", WORK + "/widehistory", WORK + "/wide.bk"
+    subprocess.run(["go", "build", "-o", program, "./cmd/internal/widehistory"], check=True, cwd=SCRIPTS + "/../../..")
+    subprocess.run("rm -rf %s %s; BK_REPO=%s bk-init -q; BK_REPO=%s bk-init -q; %s --snapshots %d --files %d > %s" % (bk, bk2, bk, bk2, program, snapshots, files, stream),
+                   shell=True, check=True, env=env)
+    name = "wide: %d snapshots of %d files, " % (snapshots, files)
+    for what, command in (("import", "bk-import -q -r %s < %s" % (bk, stream)), ("export one", "bk-export -r %s latest~%d" % (bk, snapshots - 1)),
+                          ("export all", "bk-export -r %s --all" % bk), ("to another repository", "bk-sync -q -r %s --to %s" % (bk, bk2)),
+                          ("drop a directory in place", "bk-rewrite -q -r %s --all --drop part0003" % bk)):
+        add(name + what, run(command), None)
+    for p in (bk, bk2):
+        shutil.rmtree(p)
+    os.remove(stream)
 
 
 def recompress(borg, bk, anew, bk3):
@@ -339,12 +385,8 @@ def main():
             suite("big", big(1), big(2))
         elif part == "hist":
             hist()
-        elif part == "convert":
-            convert()
-        elif part == "restic":
-            to_restic()
-        elif part == "gc":
-            gc()
+        elif part in ("convert", "restic", "image", "wide", "gc"):
+            {"convert": convert, "restic": to_restic, "image": image, "wide": wide, "gc": gc}[part]()
         else:
             sys.exit("unknown part %r: linux, small, big, hist, convert, restic, image, wide, gc" % part)
     header = ("", "bk, s", "restic, s", "ratio", "bk CPU", "restic CPU", "ratio", "peak MiB")

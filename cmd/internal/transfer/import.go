@@ -226,7 +226,7 @@ func report(app *cli.App, sum repo.Imported) {
 		}
 		app.JSONEvent("summary", map[string]any{
 			"snapshots": ids, "snapshots_held": sum.HeldAlready, "entries": sum.Entries, "bytes": sum.Bytes,
-			"chunks": sum.DataChunks, "chunks_new": sum.NewChunks, "bytes_new": sum.NewBytes,
+			"chunks": sum.DataChunks, "bytes_of_chunks": sum.DataBytes, "chunks_new": sum.NewChunks, "bytes_new": sum.NewBytes,
 			"bytes_new_compressed": sum.PayloadBytes, "bytes_stored": sum.StoredBytes, "packs": sum.Packs,
 			"bytes_cut": sum.BytesCut, "bytes_read_back": sum.BytesReadBack, "losses": lossesJSON(sum.Losses),
 		})

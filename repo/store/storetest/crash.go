@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -40,17 +41,65 @@ type Crash struct {
 
 	change int
 	fate   Fate
+	random *rand.Rand // if set, every change under way at the crash draws its fate
 
-	running sync.WaitGroup // calls that began before the crash
-	mu      sync.Mutex
-	changes int // begun so far
-	crashed bool
+	running  sync.WaitGroup // calls that began before the crash
+	mu       sync.Mutex
+	changes  int // begun so far
+	crashed  bool
+	next     chan struct{} // closed when the next change begins
+	underWay int           // changes that drew a fate
 }
+
+// linger is how long a change is under way at least, unless another one begins,
+// where several may be under way at a crash.
+const linger = 300 * time.Microsecond
 
 // NewCrash returns a store that does as s does and crashes at a change, the
 // first one being 1; with 0 it never crashes.
 func NewCrash(s store.Store, change int, fate Fate) *Crash {
 	return &Crash{Store: s, change: change, fate: fate}
+}
+
+// NewRandomCrash is NewCrash for a storage that has written nothing down when a
+// change begins: each change that is under way at the crash (its call has not
+// returned) is applied, lost or torn, as seed has it.
+func NewRandomCrash(s store.Store, change int, seed uint64) *Crash {
+	return &Crash{Store: s, change: change, random: rand.New(rand.NewPCG(seed, uint64(change))), next: make(chan struct{})}
+}
+
+// UnderWay returns how many changes were under way at the crash, for one that
+// NewRandomCrash made.
+func (c *Crash) UnderWay() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.underWay
+}
+
+// Changes returns how many changes have begun.
+func (c *Crash) Changes() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changes
+}
+
+// wait waits as long as a change is under way. It draws its fate if the crash
+// comes meanwhile.
+func (c *Crash) wait() (fate Fate, crashed bool) {
+	c.mu.Lock()
+	next := c.next
+	c.mu.Unlock()
+	select {
+	case <-next:
+	case <-time.After(linger):
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.crashed {
+		return Applied, false
+	}
+	c.underWay++
+	return Fate(c.random.IntN(3)), true
 }
 
 // Crashed says whether the crash has come.
@@ -105,6 +154,10 @@ func (c *Crash) begin(change bool) (alive, last bool) {
 	if change {
 		c.changes++
 		c.crashed = c.changes == c.change
+		if c.random != nil {
+			close(c.next)
+			c.next = make(chan struct{})
+		}
 	}
 	c.running.Add(1)
 	return true, c.crashed
@@ -116,14 +169,21 @@ func (c *Crash) do(op, name string, change bool, work func() error, torn func())
 		return c.fail(op, name)
 	}
 	defer c.running.Done()
+	fate := c.fate
+	if change && c.random != nil {
+		var crashed bool
+		if fate, crashed = c.wait(); crashed {
+			last = true
+		}
+	}
 	if !last {
 		return work()
 	}
 	switch {
-	case c.fate == Applied:
+	case fate == Applied:
 		// An error, such as ErrExists, is lost as well as a success.
 		_ = work()
-	case c.fate == Torn && torn != nil:
+	case fate == Torn && torn != nil:
 		torn()
 	}
 	return c.fail(op, name)

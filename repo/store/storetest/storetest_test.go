@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -234,4 +237,38 @@ func names(t *testing.T, s store.Store) string {
 		t.Fatal(err)
 	}
 	return got[min(len(got), 1):]
+}
+
+// TestRandomCrash has several changes under way at a crash: each is applied, lost
+// or torn by itself, and all that returned before is there.
+func TestRandomCrash(t *testing.T) {
+	fates := map[string]int{}
+	for seed := range uint64(200) {
+		inner := mem.New()
+		c := storetest.NewRandomCrash(inner, 6, seed)
+		torn := atomic.Int32{}
+		c.Leave = func(string, []byte) { torn.Add(1) }
+		errs := make([]error, 8)
+		var wg sync.WaitGroup
+		for i := range errs {
+			wg.Go(func() { errs[i] = c.Create(t.Context(), fmt.Sprint(i), make([]byte, 10)) })
+		}
+		wg.Wait()
+		c.After()
+		there := names(t, inner)
+		for i, err := range errs {
+			has := strings.Contains(there, fmt.Sprint(i))
+			switch {
+			case err == nil && !has:
+				t.Fatalf("seed %d: object %d was stored and is lost", seed, i)
+			case err != nil && has:
+				fates["applied"]++
+			}
+		}
+		fates["torn"] += int(torn.Load())
+		fates["under way"] += c.UnderWay()
+	}
+	if fates["applied"] < 20 || fates["torn"] < 20 || fates["under way"] < fates["applied"]+fates["torn"]+20 {
+		t.Errorf("%v", fates)
+	}
 }

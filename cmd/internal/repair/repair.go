@@ -1,0 +1,126 @@
+// Package repair is what bk-repair does: making the best of a damaged
+// repository. Start at Repair; files.go takes lost content from files again. Only
+// that program imports it.
+package repair
+
+import (
+	"context"
+	"strings"
+
+	"github.com/bk-backup/bk/cmd/internal/check"
+	"github.com/bk-backup/bk/cmd/internal/cli"
+	"github.com/bk-backup/bk/repo"
+	"github.com/bk-backup/bk/repo/seal"
+)
+
+// Repair is the program bk-repair.
+type Repair struct {
+	cli.RepoFlags `embed:""`
+
+	From             []string `sep:"none" placeholder:"PATH|REPO" help:"Where to look for what is lost (repeatable): / for the files of this machine, another directory that stands for /, or a repository: a copy of this one, another one of bk, restic:PATH ... Its passphrase is BK_FROM_PASSPHRASE, else BK_PASSPHRASE."`
+	StructureOnly    bool     `help:"Do not read all content in order to find damage."`
+	UnreadableIsLost bool     `help:"Take for lost what the storage fails to hand out, as failing disks do. Otherwise nothing is done then, since the trouble may pass."`
+	RemoveUnreadable bool     `help:"Remove packs of which nothing can be read, since no index and not they themselves say what lies where. Otherwise they stay: a copy of an index may turn up."`
+	AllPaths         bool     `help:"Name all paths that damage touches, and not only the first ones of each object."`
+	DryRun           bool     `short:"n" help:"Change nothing; say what would be done."`
+}
+
+// Help is the longer text.
+func (*Repair) Help() string {
+	return `Finds damage as bk-check --read-data does, and then lists packs again that no index lists, moves what can be read of damaged packs to new ones, and takes what is lost from the places that --from names. What is beyond help is written down: from then on snapshots that need it are restored without it, with zeros in place of lost content, and what is missing is named, with the exit code 3. If it comes again, with a later backup or a repair with another --from, they are whole again.
+
+No snapshot is removed, and no pack before all that can be read of it lies elsewhere. It may be stopped and run again; backups may go on meanwhile.
+
+  bk-repair --dry-run
+  bk-repair --from / --from /mnt/offsite/repo`
+}
+
+// Run repairs.
+func (c *Repair) Run(ctx context.Context, app *cli.App) error {
+	r, err := app.OpenRepo(ctx, &c.RepoFlags, cli.RoleSource)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	opts := repo.RepairOptions{UnreadableIsLost: c.UnreadableIsLost, RemoveUnreadable: c.RemoveUnreadable, DryRun: c.DryRun}
+	opts.Check.ReadData.All = !c.StructureOnly
+	opts.Check.OnProgress = app.StepProgress()
+	for _, place := range c.From {
+		from, closeFrom, err := openFrom(ctx, app, place)
+		if err != nil {
+			return err
+		}
+		defer closeFrom()
+		opts.From = append(opts.From, from)
+	}
+	out, err := r.Repair(ctx, opts)
+	if out != nil && out.Found != nil {
+		if err := check.Show(app, out.Found.Findings, c.AllPaths); err != nil {
+			return err
+		}
+		c.report(app, out)
+	}
+	return err
+}
+
+func (c *Repair) report(app *cli.App, out *repo.Repaired) {
+	helpless := 0
+	known := uint64(0)
+	for _, f := range out.Found.Findings {
+		if f.What == repo.Known {
+			known = f.Lost
+		} else if !canHelp(f) {
+			helpless++
+		}
+	}
+	if out.Marked+known > 0 || helpless > 0 {
+		app.Lossy()
+	}
+	if app.JSON {
+		app.JSONEvent("summary", map[string]any{
+			"findings": len(out.Found.Findings), "packs_listed": out.Listed, "indexes_removed": out.Indexes, "plans_removed": out.Plans,
+			"packs_replaced": out.Moved.Packs, "bytes_replaced": out.Moved.Bytes, "chunks_moved": out.Kept, "packs_removed": out.Removed,
+			"chunks_restored": out.Restored, "chunks_lost": out.Marked, "chunks_known_lost": known, "findings_left": helpless, "dry_run": c.DryRun,
+		})
+		return
+	}
+	if len(out.Found.Findings) == 0 {
+		app.Sayf("no damage was found")
+		return
+	}
+	would := ""
+	if c.DryRun {
+		would = "would be "
+	}
+	say := func(what string, n uint64) {
+		if n > 0 {
+			app.Sayf("%s%s: %s", would, what, cli.Count(n))
+		}
+	}
+	say("listed again, packs", uint64(out.Listed))
+	say("removed, damaged indexes", uint64(out.Indexes))
+	say("removed, damaged plans of bk-gc", uint64(out.Plans))
+	say("replaced by what can be read of them, packs", uint64(out.Moved.Packs))
+	say("removed, packs of which nothing can be read", uint64(out.Removed))
+	say("restored from elsewhere, chunks", out.Restored)
+	say("written down as beyond help, chunks", out.Marked)
+	if known > 0 {
+		app.Sayf("known to be beyond help: %s chunks", cli.Count(known))
+	}
+	if helpless > 0 {
+		app.Warnf("%d of the objects cannot be repaired: put them in place from another copy of the repository, or forget them", helpless)
+	}
+}
+
+// canHelp reports whether a repair does something about a finding.
+func canHelp(f *repo.Finding) bool {
+	if f.Object == "" {
+		return f.What == repo.Missing // chunks, which are restored or written down
+	}
+	name, _ := seal.ParseName(f.Object)
+	switch name.Kind {
+	case seal.KindDataPack, seal.KindIndex, seal.KindPlan:
+		return !strings.HasPrefix(f.Object, "packs/") || f.What != repo.Damaged || f.Readable
+	}
+	return false
+}

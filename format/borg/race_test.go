@@ -1,0 +1,5 @@
+//go:build race
+
+package borg
+
+const raceEnabled = true
