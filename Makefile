@@ -33,7 +33,7 @@ fuzz: ## every fuzz target for FUZZTIME
 	$(SCRIPTS)/fuzz.sh $(FUZZTIME)
 
 lint: ## formatting, vet, staticcheck
-	@test -z "$$(gofmt -l cmd format repo)" || { gofmt -l cmd format repo; echo "gofmt -w these files"; exit 1; }
+	@test -z "$$(gofmt -l cmd format repo spec)" || { gofmt -l cmd format repo spec; echo "gofmt -w these files"; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) -checks inherit,-SA4023 ./... # SA4023 mistakes cmp.Or of errors
 

@@ -323,3 +323,19 @@ func TestRoots(t *testing.T) {
 		}
 	}
 }
+
+// TestManyRefs names more chunks than one record, and one window, can.
+func TestManyRefs(t *testing.T) {
+	b := newBuilder(t, modeNone)
+	one := b.file("a", "x", "y")
+	long := b.file("b")
+	for range 3*windowRefsMax/2 + 5 {
+		long.chunks = append(long.chunks, one.chunks...)
+	}
+	b.cut = func(rest int) int { return min(rest, 100_000) }
+	b.archive("one", one, long)
+	got := list(t, b.open())[0].Listing["b"]
+	if n := len(got.Pieces); n != len(long.chunks) || string(got.Pieces[n-1]) != "y" || string(got.Pieces[n-2]) != "x" {
+		t.Errorf("%d pieces", n)
+	}
+}

@@ -105,8 +105,7 @@ type arriving struct {
 	edits   *spill.Sorter // of a snapshot in no order
 	seq     uint64
 	file    *filling
-	path    string // of the last entry
-	commit  *format.Commit
+	path    string   // of the last entry
 	old     *listing // of the parent, nil if there is none
 	places  *spill.Table
 	oldPath string // whose content copies is

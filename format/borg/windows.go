@@ -16,6 +16,7 @@ import (
 const (
 	windowBytesMax = 4 << 20  // plain content of one window
 	windowItemsMax = 1024     // records of one window
+	windowRefsMax  = 32 << 10 // chunks that the refs of one window name
 	inFlightMax    = 40 << 20 // buffers for content that was asked for and is not yet consumed
 )
 
@@ -24,7 +25,8 @@ type window struct {
 	items []windowItem
 	wants []want
 	bytes int64 // taken from the semaphore
-	plain int64
+	plain int64 // bytes of content
+	refs  int   // chunks that refs name
 	ready chan struct{}
 	err   error // why it could not be filled; ends the stream
 }
@@ -184,6 +186,11 @@ func (w *windows) add(it windowItem) error {
 // emitRef appends a reference to a chunk that was emitted before.
 func (w *windows) emitRef(number, size uint32) error {
 	value := uint64(number)<<32 | uint64(size)
+	if w.win.refs++; w.win.refs > windowRefsMax {
+		if err := w.send(); err != nil {
+			return err
+		}
+	}
 	if n := len(w.win.items); n > 0 {
 		if last := &w.win.items[n-1]; last.refs != nil && len(last.refs) < format.RefsMax {
 			last.refs = append(last.refs, value)

@@ -54,6 +54,7 @@ type Restore struct {
 	stage    grammarStage
 	features map[format.Feature]bool
 	snapshot snapshotState
+	root     *outDir // the target; workers may use it
 	stack    []*outDir
 	current  *outFile // the file whose content is coming
 	path     string   // of the last entry in this snapshot, in the target
@@ -129,7 +130,7 @@ func NewRestore(ctx context.Context, target string, opts RestoreOptions) (*Resto
 func (r *Restore) openTarget() error {
 	d := &outDir{fd: -1}
 	d.users.Store(1)
-	r.stack = []*outDir{d}
+	r.root, r.stack = d, []*outDir{d}
 	made := false
 	if r.opts.DryRun {
 		if _, err := os.Lstat(r.target); errors.Is(err, os.ErrNotExist) {

@@ -368,4 +368,4 @@ func (h *history) close(r *Restore) error {
 }
 
 // stack0 is the descriptor of the target, which stays open to the end.
-func (r *Restore) stack0() int { return r.stack[0].fd }
+func (r *Restore) stack0() int { return r.root.fd }

@@ -196,6 +196,9 @@ func (r *Repository) restore(s *snapshot, f *bkFields) error {
 	if s.record.Unstable = false; len(s.record.Via) < format.ViaMax {
 		s.record.Via = append(s.record.Via, format.Via{From: id, Stage: "restic-repository " + hex.EncodeToString([]byte(r.rawID()))})
 	}
+	if _, err := format.AppendRecord(nil, s.record); err != nil {
+		return err
+	}
 	s.imported, s.recut = id, f.Recut
 	s.losses = nil
 	for _, l := range f.Losses {

@@ -38,9 +38,6 @@ func openOrCreate(ctx context.Context, st store.Store, opts *SinkOptions) (*Repo
 	return Open(ctx, st, open)
 }
 
-// errStop ends a listing.
-var errStop = errors.New("enough was listed")
-
 // create writes a key and then the configuration, as restic does. If that was
 // interrupted between the two the key is taken that is there: a second one would
 // open other master keys by the same passphrase.
@@ -49,7 +46,7 @@ func create(ctx context.Context, st store.Store, opts *SinkOptions) error {
 	err := st.List(ctx, "", func(info store.Info) error {
 		_, isID := objectID(info.Name)
 		if !isID || !strings.HasPrefix(info.Name, "keys/") {
-			return fmt.Errorf("there is something else already, %q: %w", info.Name, errStop)
+			return fmt.Errorf("there is something else already, %q", info.Name)
 		}
 		hasKey = true
 		return nil

@@ -67,8 +67,10 @@ func (v *Verdict) Keep() bool { return len(v.Reasons) > 0 }
 // An item whose time is doubtful (a clock that was wrong, somebody who wants
 // others pushed out) never costs another one its place: what the policy keeps of
 // the others alone stays. The doubtful ones themselves are judged among all, by
-// the times they give; so where all are doubtful, as in a repository that was
-// copied without its objects' times, nothing else is judged than otherwise.
+// the times they give and also by when they were received: what was made today
+// by a clock that is a year late is kept as what was made today. Where all are
+// doubtful, as in a repository that was copied without its objects' times,
+// receipts say nothing, and nothing else is judged than otherwise.
 func (p *Policy) Apply(items []Item, loc *time.Location) []Verdict {
 	newestFirst := make([]int, len(items))
 	for i := range items {
@@ -77,17 +79,34 @@ func (p *Policy) Apply(items []Item, loc *time.Location) []Verdict {
 	slices.SortStableFunc(newestFirst, func(a, b int) int { return items[b].Time.Compare(items[a].Time) })
 	verdicts := p.judge(items, newestFirst, loc)
 	sure := slices.DeleteFunc(slices.Clone(newestFirst), func(i int) bool { return items[i].Doubtful() })
-	if len(sure) == len(items) {
+	if len(sure) == len(items) || len(sure) == 0 {
 		return verdicts
 	}
 	for i, v := range p.judge(items, sure, loc) {
-		for _, reason := range v.Reasons {
-			if !slices.Contains(verdicts[i].Reasons, reason) {
-				verdicts[i].Reasons = append(verdicts[i].Reasons, reason+" of those with a sure time")
-			}
+		verdicts[i].join(v, " of those with a sure time")
+	}
+	received := slices.Clone(items)
+	for i := range received {
+		if received[i].Doubtful() {
+			received[i].Time = received[i].Received
+		}
+	}
+	slices.SortStableFunc(newestFirst, func(a, b int) int { return received[b].Time.Compare(received[a].Time) })
+	for i, v := range p.judge(received, newestFirst, loc) {
+		if items[i].Doubtful() {
+			verdicts[i].join(v, " by when it was received")
 		}
 	}
 	return verdicts
+}
+
+// join adds the reasons of another verdict that are not among a verdict's own.
+func (v *Verdict) join(other Verdict, how string) {
+	for _, reason := range other.Reasons {
+		if !slices.Contains(v.Reasons, reason) {
+			v.Reasons = append(v.Reasons, reason+how)
+		}
+	}
 }
 
 // bucket is one rule that keeps the newest snapshot of each period.

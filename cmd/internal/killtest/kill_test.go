@@ -40,7 +40,9 @@ func TestMain(m *testing.M) {
 		for _, p := range programs {
 			args = append(args, "github.com/bk-backup/bk/cmd/"+p)
 		}
-		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		build := exec.Command("go", args...)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make builds them
+		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)
 			return 1
 		}

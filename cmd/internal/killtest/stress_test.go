@@ -77,8 +77,13 @@ func newStress(t *testing.T, seed uint64) *stress {
 // how often programs run.
 func cheapPlace(t *testing.T) *place {
 	t.Helper()
-	top := t.TempDir()
-	p := &place{t, filepath.Join(top, "repo"), filepath.Join(top, "cache")}
+	return cheapPlaceIn(t, t.TempDir())
+}
+
+// cheapPlaceIn is cheapPlace in a directory.
+func cheapPlaceIn(t *testing.T, top string) *place {
+	t.Helper()
+	p := &place{t, filepath.Join(top, "repo"), filepath.Join(t.TempDir(), "cache")}
 	st, err := dir.Create(p.repo, dir.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ type Forget struct {
 func (*Forget) Help() string {
 	return `Removes the snapshots that are named; or, with --keep-..., of all that --host, --tag and so on select, those that no rule keeps. The rules count in each group of snapshots by itself, by default those of one host and the same paths. That something was removed stays recorded in the repository, signed.
 
-Times are those at which the snapshots were made. A snapshot whose time lies a day after the storage received it, or (unless it was imported or its tags were changed) a day before, may have been made by a wrong clock: it is judged like the others, but never costs another one its place.
+Times are those at which the snapshots were made. A snapshot whose time lies a day after the storage received it, or (unless it was imported or its tags were changed) a day before, may have been made by a wrong clock: it is judged like the others, and also as if it had been made when it was received, but never costs another one its place.
 
   bk-forget 1f4a90c2
   bk-forget --dry-run --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --keep-yearly 75`

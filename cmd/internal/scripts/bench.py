@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """bench.py BIN [PART ...]: whole-process benchmarks of the programs in BIN beside restic, in the same run.
 
-Parts: linux small big hist gc (default: linux small hist). Scratch space is $BENCH_ROOT (default /var/tmp/bk-bench,
+Parts: linux small big hist convert restic image wide gc (default: linux small hist). Scratch space is $BENCH_ROOT (default /var/tmp/bk-bench,
 kept between runs for its data; about 20 GB for hist). Restores go to /dev/shm. Data:
   linux  two point releases of Debian's linux-source-6.1 (apt-get download), or $BENCH_LINUX1 and $BENCH_LINUX2
   small  250,000 tiny files, generated
@@ -9,6 +9,7 @@ kept between runs for its data; about 20 GB for hist). Restores go to /dev/shm. 
   hist   20 snapshots of an evolving linux tree with a disk image and a log (evolve.py), then all of "convert"
   convert  conversions of the history that hist left: to new keys, cut and compressed anew, one more snapshot, a pattern
          dropped; beside restic copy, restic rewrite and borg recreate
+  restic  the history that hist left in restic's own repository, to bk and back, beside restic copy
   image  a disk image of 4 GiB of which 40 MiB change in scattered places, cut anew as a difference (IMAGE_MIB for a smaller one)
   wide   1,000 snapshots of 1,000,000 files, metadata alone: exported, and imported (WIDE=SNAPSHOTSxFILES for a smaller one)
   gc     a synthetic repository of $GC_CHUNKS chunks (default 10 million) that has no data (go test ./repo -run Synthetic)
@@ -215,6 +216,24 @@ def hist():
     convert()
 
 
+def to_restic():
+    """The history in restic's own repository, to bk and back, beside restic copy."""
+    re, bk, back, back2, copy = (WORK + "/" + name for name in ("restic-hist", "bk-from-restic", "restic-back", "restic-recut", "restic-copied"))
+    if not os.path.exists(re):
+        hist()
+    ours = "BK_IMPORT_PASSPHRASE=bench bk-import -q -r restic:"
+    fresh = "rm -rf %s; $RESTIC -q -r %s init --copy-chunker-params --from-repo %s" % (copy, copy, re)
+    theirs = "$RESTIC -q -r %s copy --from-repo %s" % (copy, re)
+    compare("hist: restic -> bk, beside restic copy", "bk-export -r restic:%s --all | bk-import -q -r %s" % (re, bk), theirs,
+            reset=("rm -rf %s; bk-init -q -r %s --chunker-from restic:%s" % (bk, bk, re), fresh))
+    compare("hist: bk -> restic, beside restic copy", "bk-export -r %s --all | %s%s" % (bk, ours, back), theirs,
+            reset=("rm -rf %s" % back, fresh))
+    compare("hist: bk -> restic, cut as restic cuts", "bk-export -r %s --all | %s%s --chunker rabin -o chunker-from=restic:%s" % (bk, ours, back2, re), theirs,
+            reset=("rm -rf %s" % back2, fresh), reps=1)
+    run("$RESTIC -q -r %s check --read-data" % back)
+    compare("hist: prove that the way there and back is faithful", "bk-diff -q -r restic:%s --with restic:%s" % (re, back), None, reps=1)
+
+
 def offers(program, verb):
     return bool(program) and subprocess.run([program, verb, "--help"], capture_output=True).returncode == 0
 
@@ -328,6 +347,12 @@ def recompress(borg, bk, anew, bk3):
     compare("hist: cut and compress all 20 anew, beside borg recreate", anew, "%s recreate --recompress -C zstd,3 %s" % (BORG, recreated), reps=1,
             reset=("rm -rf %s; BK_REPO=%s bk-init -q" % (bk3, bk3), "rm -rf %s; cp -a %s %s; sync" % (recreated, borg, recreated)))
     shutil.rmtree(recreated)
+    taken, tarred = WORK + "/bk-of-borg", WORK + "/borg-tarred"
+    compare("hist: all 20 archives of borg into bk, beside one of them by borg export-tar \\| import-tar", "bk-export -q -r borg:%s --all | bk-import -q -r %s" % (borg, taken),
+            "%s export-tar %s::s19 - | %s import-tar %s::s19 -" % (BORG, borg, BORG, tarred), reps=1,
+            reset=("rm -rf %s; BK_REPO=%s bk-init -q" % (taken, taken), "rm -rf %s; %s init -e repokey-blake2 %s" % (tarred, BORG, tarred)))
+    shutil.rmtree(taken)
+    shutil.rmtree(tarred)
 
 
 def collected(bk, re):
@@ -366,10 +391,10 @@ def main():
             suite("big", big(1), big(2))
         elif part == "hist":
             hist()
-        elif part in ("convert", "image", "wide", "gc"):
-            {"convert": convert, "image": image, "wide": wide, "gc": gc}[part]()
+        elif part in ("convert", "restic", "image", "wide", "gc"):
+            {"convert": convert, "restic": to_restic, "image": image, "wide": wide, "gc": gc}[part]()
         else:
-            sys.exit("unknown part %r: linux, small, big, hist, convert, image, wide, gc" % part)
+            sys.exit("unknown part %r: linux, small, big, hist, convert, restic, image, wide, gc" % part)
     header = ("", "bk, s", "restic, s", "ratio", "bk CPU", "restic CPU", "ratio", "peak MiB")
     print("\n| " + " | ".join(header) + " |\n|" + "---|" * len(header))
     for row in rows:
