@@ -213,7 +213,9 @@ func TestKilledImport(t *testing.T) {
 	for name, spec := range map[string]string{"kept": "", "cut anew": "gear:64,256,1KiB"} {
 		t.Run(name, func(t *testing.T) {
 			spared, kills := 0, 0
-			for seed := range uint64(8) {
+			// Packs are stored in the background: on a busy machine it may take more
+			// kills to see one that left something.
+			for seed := uint64(0); seed < 8 || spared == 0 && seed < 200; seed++ {
 				rng := rand.New(rand.NewPCG(seed, 32))
 				a, empty := newRepo(t, 1), initStore(t)
 				importModel(t, a, rechunkHistory(rng, 3, 12))
