@@ -15,26 +15,24 @@ import (
 type Counts []format.Loss
 
 // Add counts one loss of a kind at a path.
-func (c *Counts) Add(kind, path string) {
+func (c *Counts) Add(kind, path string) { c.add(kind, 1, path) }
+
+// Merge adds what was counted elsewhere, perhaps by somebody who counts wrongly.
+func (c *Counts) Merge(other Counts) {
+	for _, x := range other {
+		c.add(x.Kind, x.Count, x.Paths...)
+	}
+}
+
+func (c *Counts) add(kind string, count uint64, paths ...string) {
 	i, found := slices.BinarySearchFunc(*c, kind, func(x format.Loss, kind string) int { return strings.Compare(x.Kind, kind) })
 	if !found {
 		*c = slices.Insert(*c, i, format.Loss{Kind: kind})
 	}
 	x := &(*c)[i]
-	x.Count++
-	if len(x.Paths) < format.LossPathsMax {
+	x.Count += count
+	for _, path := range paths[:min(len(paths), format.LossPathsMax-len(x.Paths))] {
 		x.Paths = append(x.Paths, path[:min(len(path), format.PathSizeMax)])
-	}
-}
-
-// Merge adds what was counted elsewhere.
-func (c *Counts) Merge(other Counts) {
-	for _, x := range other {
-		for _, path := range x.Paths {
-			c.Add(x.Kind, path)
-		}
-		i := slices.IndexFunc(*c, func(have format.Loss) bool { return have.Kind == x.Kind })
-		(*c)[i].Count += x.Count - uint64(len(x.Paths))
 	}
 }
 
