@@ -107,7 +107,7 @@ func TestLong(t *testing.T) {
 		{format.Entry{Path: "a b", Type: format.TypeFile, Has: format.HasMode | format.HasSize | format.HasMtime | format.HasUID, Mode: 0o640, UID: 7, Size: 12, Group: "staff"},
 			"-rw-r----- 7        staff             12 1970-01-01 00:00:00 /a b"},
 		{format.Entry{Path: "l\x1b", Type: format.TypeSymlink, Target: "x\ny", Has: format.HasMtime, Mtime: format.Time{Sec: 1 << 50}},
-			`l????????? ?        ?                  - @1125899906842624   /l\x1b -> x\ny`},
+			`l????????? ?        ?                  - @1125899906842624   /l\x1b -> x\x0ay`},
 		{format.Entry{Path: "", Type: format.TypeChar, Rdev: format.Rdev{Major: 8, Minor: 1}},
 			"c????????? ?        ?               8, 1 -                   /"},
 	} {
