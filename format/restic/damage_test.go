@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/formattest"
 	"github.com/bk-backup/bk/repo/store"
 	"github.com/bk-backup/bk/repo/store/mem"
 )
@@ -59,7 +60,7 @@ func smallHistory(t *testing.T) (*builder, *mem.Store) {
 // names the object. What the index says can also be found in the packs.
 func TestFlippedBits(t *testing.T) {
 	b, st := smallHistory(t)
-	want := mustStream(t, b.on(st), format.ExportOptions{})
+	want := formattest.MustStream(t, b.on(st), format.ExportOptions{})
 	failed := 0
 	for _, name := range slices.Concat(names(t, st, "data/"), names(t, st, "index/"), names(t, st, "snapshots/")) {
 		object, err := st.Get(context.Background(), name, 1<<30)
@@ -68,7 +69,7 @@ func TestFlippedBits(t *testing.T) {
 		}
 		for _, at := range []int{0, 20, len(object) / 3, len(object) / 2, len(object) - 50, len(object) - 1} {
 			bad := damaged(t, st, name, func(b []byte) []byte { b[at] ^= 4; return b })
-			got, err := stream(b.on(bad), format.ExportOptions{})
+			got, err := formattest.Stream(b.on(bad), format.ExportOptions{})
 			switch {
 			case err == nil && !bytes.Equal(got, want):
 				t.Errorf("%s, byte %d: other bytes and no error", name, at)
@@ -99,7 +100,7 @@ func TestTruncated(t *testing.T) {
 	pack := packName(r.index.Load().listed.packs[at.pack])
 	for size, bad := range map[int]string{int(at.offset + at.stored): "four", int(at.offset): "three", int(at.offset) + 5: "three", 0: "one"} {
 		r.store = damaged(t, b.st, pack, func(b []byte) []byte { return b[:size] })
-		_, err := stream(r, format.ExportOptions{})
+		_, err := formattest.Stream(r, format.ExportOptions{})
 		if !errors.Is(err, ErrDamaged) && !strings.Contains(err.Error(), "unexpected EOF") || !strings.Contains(err.Error(), idOf(pack)) ||
 			!strings.Contains(err.Error(), format.SumID([]byte(bad)).String()) {
 			t.Errorf("cut to %d: %v", size, err)
@@ -108,7 +109,7 @@ func TestTruncated(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = stream(r, format.ExportOptions{Snapshots: []format.ID{snaps[1].ID}})
+		_, err = formattest.Stream(r, format.ExportOptions{Snapshots: []format.ID{snaps[1].ID}})
 		if wantErr := bad == "one"; (err != nil) != wantErr {
 			t.Errorf("cut to %d: the snapshot that needs the first two blobs: %v", size, err)
 		}
@@ -123,7 +124,7 @@ func TestMissingPack(t *testing.T) {
 		if err := bad.Delete(context.Background(), name); err != nil {
 			t.Fatal(err)
 		}
-		_, err := stream(b.on(bad), format.ExportOptions{})
+		_, err := formattest.Stream(b.on(bad), format.ExportOptions{})
 		wantError(t, err, store.ErrNotFound, idOf(name), "blob")
 	}
 }
@@ -133,13 +134,13 @@ func TestMissingIndex(t *testing.T) {
 	for _, fixture := range []string{"v2-new"} {
 		st := fixtureStore(t, fixture)
 		opts := format.ExportOptions{Held: true} // reads all trees
-		want := mustStream(t, openFixture(t, fixture, st), opts)
+		want := formattest.MustStream(t, openFixture(t, fixture, st), opts)
 		bad := st.Clone()
 		for i, name := range names(t, st, "index/") {
 			if err := bad.Delete(context.Background(), name); err != nil {
 				t.Fatal(err)
 			}
-			if got := mustStream(t, openFixture(t, fixture, bad), opts); !bytes.Equal(got, want) {
+			if got := formattest.MustStream(t, openFixture(t, fixture, bad), opts); !bytes.Equal(got, want) {
 				t.Errorf("%s without %d index files: other bytes", fixture, i+1)
 			}
 		}
@@ -148,7 +149,7 @@ func TestMissingIndex(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		_, err := stream(openFixture(t, fixture, bad), format.ExportOptions{})
+		_, err := formattest.Stream(openFixture(t, fixture, bad), format.ExportOptions{})
 		wantError(t, err, ErrMissing, "tree blob")
 	}
 }
@@ -160,7 +161,7 @@ func TestCopies(t *testing.T) {
 	b.flush(dataBlob)
 	b.have = map[format.ID]bool{}
 	id := b.blob(dataBlob, []byte("twice"))
-	want := mustStream(t, b.open(), format.ExportOptions{})
+	want := formattest.MustStream(t, b.open(), format.ExportOptions{})
 	packs := names(t, b.st, "data/")
 	right, wrong := 0, 0
 	for _, one := range packs {
@@ -171,7 +172,7 @@ func TestCopies(t *testing.T) {
 			if one != two {
 				r.store = damaged(t, r.store.(*mem.Store), two, flip)
 			}
-			switch got, err := stream(r, format.ExportOptions{}); {
+			switch got, err := formattest.Stream(r, format.ExportOptions{}); {
 			case err == nil && bytes.Equal(got, want):
 				right++
 			case err != nil && (strings.Contains(err.Error(), id.String()) || strings.Contains(err.Error(), "tree")):
@@ -199,8 +200,8 @@ func TestDataThatIsATree(t *testing.T) {
 		"d": {extra: map[string]any{"type": "dir", "subtree": id.String(), "mode": 1 << 31}},
 		"f": {content: [][]byte{empty}},
 	}))
-	got := receive(t, mustStream(t, b.open(), format.ExportOptions{}), nil)[0].listing
-	if len(got) != 2 || string(bytes.Join(got["f"].pieces, nil)) != string(empty) {
+	got := formattest.Receive(t, formattest.MustStream(t, b.open(), format.ExportOptions{}), nil)[0].Listing
+	if len(got) != 2 || string(bytes.Join(got["f"].Pieces, nil)) != string(empty) {
 		t.Error(got)
 	}
 }
@@ -217,7 +218,7 @@ func TestWrongTree(t *testing.T) {
 			e["id"] = map[string]string{one.String(): two.String(), two.String(): one.String()}[e["id"].(string)]
 		}
 	}
-	_, err := stream(b.open(), format.ExportOptions{})
+	_, err := formattest.Stream(b.open(), format.ExportOptions{})
 	wantError(t, err, ErrDamaged, two.String(), one.String())
 }
 
@@ -247,7 +248,7 @@ func TestLargeBlobs(t *testing.T) {
 			}
 			b.packs = append(b.packs, p)
 		}
-		if _, err := stream(b.open(), format.ExportOptions{}); err == nil || !strings.Contains(err.Error(), format.SumID(chunk).String()) || !strings.Contains(err.Error(), "bytes") {
+		if _, err := formattest.Stream(b.open(), format.ExportOptions{}); err == nil || !strings.Contains(err.Error(), format.SumID(chunk).String()) || !strings.Contains(err.Error(), "bytes") {
 			t.Error(err)
 		}
 	}

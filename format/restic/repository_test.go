@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/poly1305"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/formattest"
 	"github.com/bk-backup/bk/repo/store/mem"
 )
 
@@ -183,12 +184,12 @@ func TestSnapshotOrder(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
-	_, err = stream(r, format.ExportOptions{})
+	_, err = formattest.Stream(r, format.ExportOptions{})
 	wantError(t, err, ErrDamaged, bad.String())
-	if _, err := stream(r, format.ExportOptions{Snapshots: want[:1]}); err != nil {
+	if _, err := formattest.Stream(r, format.ExportOptions{Snapshots: want[:1]}); err != nil {
 		t.Error(err)
 	}
-	_, err = stream(r, format.ExportOptions{Snapshots: []format.ID{{7}}})
+	_, err = formattest.Stream(r, format.ExportOptions{Snapshots: []format.ID{{7}}})
 	if err == nil || !strings.Contains(err.Error(), format.ID{7}.String()) {
 		t.Errorf("a snapshot that is not there: %v", err)
 	}

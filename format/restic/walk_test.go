@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/formattest"
 )
 
 // randomDir draws a directory that shares much with others that are drawn.
@@ -111,21 +112,21 @@ func TestTypeChanges(t *testing.T) {
 }
 
 func checkDifferences(t *testing.T, r *Repository, ids []format.ID, drop func(string, bool) (bool, bool)) {
-	whole := receive(t, mustStream(t, r, format.ExportOptions{Full: true, Drop: drop}), nil)
+	whole := formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{Full: true, Drop: drop}), nil)
 	if drop != nil {
-		for i, s := range receive(t, mustStream(t, r, format.ExportOptions{Full: true}), nil) {
-			maps.DeleteFunc(s.listing, func(path string, o *object) bool {
-				drop, _ := drop(path, o.entry.Type == format.TypeDir)
+		for i, s := range formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{Full: true}), nil) {
+			maps.DeleteFunc(s.Listing, func(path string, o *formattest.Object) bool {
+				drop, _ := drop(path, o.Entry.Type == format.TypeDir)
 				return drop
 			})
-			equalListing(t, "dropped", s.listing, whole[i].listing)
+			formattest.EqualListing(t, "dropped", s.Listing, whole[i].Listing)
 		}
 	}
-	equalListings(t, "differences", whole, receive(t, mustStream(t, r, format.ExportOptions{Drop: drop}), nil))
-	equalListings(t, "copies", whole, receive(t, mustStream(t, r, format.ExportOptions{Drop: drop, Copy: true}), nil))
+	equalListings(t, "differences", whole, formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{Drop: drop}), nil))
+	equalListings(t, "copies", whole, formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{Drop: drop, Copy: true}), nil))
 	if len(ids) > 1 {
 		opts := format.ExportOptions{Drop: drop, Base: ids[0], Snapshots: ids[1:]}
-		equalListings(t, "based", whole, receive(t, mustStream(t, r, opts), whole[0].listing))
+		equalListings(t, "based", whole, formattest.Receive(t, formattest.MustStream(t, r, opts), whole[0].Listing))
 	}
 }
 
@@ -142,22 +143,22 @@ func TestDifferenceIsSmall(t *testing.T) {
 	big["dir123"].children["new"] = &testNode{content: [][]byte{[]byte("content 7"), []byte("new")}}
 	b.snapshot(b.tree(map[string]*testNode{"top": {children: big}}))
 	r := b.open()
-	got := receive(t, mustStream(t, r, format.ExportOptions{}), nil)
+	got := formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{}), nil)
 	for i, want := range []format.Commit{{Entries: 601, Data: 300}, {}, {Entries: 1, Data: 1}} {
-		c := got[i].commit
+		c := got[i].Commit
 		if c.Entries != want.Entries || c.Data != want.Data || c.Removes != 0 {
 			t.Errorf("snapshot %d: %d entries, %d chunks, %d removes", i, c.Entries, c.Data, c.Removes)
 		}
-		if e := got[i].record.Estimate; e.Entries != c.Entries || e.Bytes != c.Bytes {
+		if e := got[i].Record.Estimate; e.Entries != c.Entries || e.Bytes != c.Bytes {
 			t.Errorf("snapshot %d: estimated %+v, there were %d and %d", i, e, c.Entries, c.Bytes)
 		}
 	}
-	whole := receive(t, mustStream(t, r, format.ExportOptions{Full: true}), nil)
+	whole := formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{Full: true}), nil)
 	equalListings(t, "differences", whole, got)
 	var progress format.Progress
 	for _, opts := range []format.ExportOptions{{}, {Held: true}, {Flat: true}} {
 		opts.OnProgress = func(p format.Progress) { progress = p }
-		mustStream(t, r, opts)
+		formattest.MustStream(t, r, opts)
 		if progress.Entries == 0 || progress.EntriesTotal != 0 && (progress.Entries != progress.EntriesTotal || progress.Bytes != progress.BytesTotal) {
 			t.Errorf("progress %+v", progress)
 		}
@@ -180,7 +181,7 @@ func TestUnsortedTrees(t *testing.T) {
 	} {
 		b.snapshot(tree)
 	}
-	got := receive(t, mustStream(t, b.open(), format.ExportOptions{}), nil)
+	got := formattest.Receive(t, formattest.MustStream(t, b.open(), format.ExportOptions{}), nil)
 	for i, want := range []struct {
 		paths  string
 		losses []format.Loss
@@ -189,13 +190,13 @@ func TestUnsortedTrees(t *testing.T) {
 		{"a b c", []format.Loss{{Kind: "damaged", Count: 1, Paths: []string{""}}}},
 		{"a b", []format.Loss{{Kind: "damaged", Count: 3, Paths: []string{"", "", ""}}, {Kind: "limit", Count: 2, Paths: []string{"", "c"}}}},
 	} {
-		if paths := strings.Join(slices.Sorted(maps.Keys(got[i].listing)), " "); paths != want.paths {
+		if paths := strings.Join(slices.Sorted(maps.Keys(got[i].Listing)), " "); paths != want.paths {
 			t.Errorf("%d: %s", i, paths)
 		}
-		if d := cmp.Diff(want.losses, got[i].commit.Losses); d != "" {
+		if d := cmp.Diff(want.losses, got[i].Commit.Losses); d != "" {
 			t.Errorf("%d: %s", i, d)
 		}
-		if got[i].listing["a"].entry.UID != 0 {
+		if got[i].Listing["a"].Entry.UID != 0 {
 			t.Errorf("%d: the second of two nodes of a name was taken", i)
 		}
 	}
@@ -221,7 +222,7 @@ func TestErrorsInTrees(t *testing.T) {
 		sub := b.blob(treeBlob, []byte(json))
 		top := b.blob(treeBlob, []byte(`{"nodes":[{"name":"top","type":"dir","subtree":"`+sub.String()+`"}]}`))
 		b.snapshot(top)
-		if _, err := stream(b.open(), format.ExportOptions{}); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), `"/top`) {
+		if _, err := formattest.Stream(b.open(), format.ExportOptions{}); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), `"/top`) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -235,13 +236,13 @@ func TestFileWithoutContent(t *testing.T) {
 		"lost":   {extra: map[string]any{"content": nil, "size": 7}},
 		"empty":  {},
 	}))
-	got := receive(t, mustStream(t, b.open(), format.ExportOptions{}), nil)[0]
+	got := formattest.Receive(t, formattest.MustStream(t, b.open(), format.ExportOptions{}), nil)[0]
 	want := []format.Loss{{Kind: "damaged", Count: 1, Paths: []string{"lost"}}, {Kind: "unreadable", Count: 1, Paths: []string{"unread"}}}
-	if d := cmp.Diff(want, got.commit.Losses); d != "" {
+	if d := cmp.Diff(want, got.Commit.Losses); d != "" {
 		t.Error(d)
 	}
-	if o := got.listing["unread"]; o.err != "input/output error" || string(bytes.Join(o.pieces, nil)) != "begin" {
-		t.Errorf("%q %q", o.err, o.pieces)
+	if o := got.Listing["unread"]; o.Err != "input/output error" || string(bytes.Join(o.Pieces, nil)) != "begin" {
+		t.Errorf("%q %q", o.Err, o.Pieces)
 	}
 }
 
