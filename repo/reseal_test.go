@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -263,7 +264,7 @@ func checkReseals(t *testing.T, st store.Store, m model, want []facts) {
 // sealed again: none comes back.
 func TestForgetWhileResealed(t *testing.T) {
 	begin, m, _ := resealable(t)
-	for call := 1; ; call++ {
+	for call := int64(1); ; call++ {
 		st := begin.Clone()
 		forgetter := mustOpen(t, st)
 		list := relist(t, forgetter)
@@ -276,7 +277,7 @@ func TestForgetWhileResealed(t *testing.T) {
 		if err != nil && !errors.Is(err, ErrMissing) && !errors.Is(err, store.ErrNotFound) {
 			t.Fatalf("call %d: %v", call, err)
 		}
-		if hook.calls < call {
+		if hook.calls.Load() < call {
 			break
 		}
 		if left := checkWhole(t, st, m.listings(), nil); len(left) > 0 {
@@ -288,12 +289,13 @@ func TestForgetWhileResealed(t *testing.T) {
 // callHook does something before one of the calls that change storage.
 type callHook struct {
 	store.Store
-	at, calls int
-	do        func()
+	at    int64
+	calls atomic.Int64 // packs are deleted in parallel
+	do    func()
 }
 
 func (h *callHook) step() {
-	if h.calls++; h.calls == h.at {
+	if h.calls.Add(1) == h.at {
 		h.do()
 	}
 }
