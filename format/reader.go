@@ -39,11 +39,10 @@ type Reader struct {
 	pos     int64 // offset in the stream of buf[lo]
 	readErr error // what src said after buf[lo:hi]
 
-	record  int64 // number of the record that the next call of Next begins
-	start   int64 // offset of that record, and of the last one after Next returned
-	payload []byte
-	ended   bool
-	err     error
+	record int64 // number of the record that the next call of Next begins
+	start  int64 // offset of that record, and of the last one after Next returned
+	ended  bool
+	err    error
 }
 
 // NewReader returns a Reader of the stream that src carries. It reads nothing
@@ -184,32 +183,30 @@ func (r *Reader) readPayload(d *Data) error {
 		}
 		return err
 	}
-	r.payload = AllocPayload(size)
-	n := copy(r.payload, r.buf[r.lo:r.hi])
+	d.own = AllocPayload(size)
+	n := copy(d.own, r.buf[r.lo:r.hi])
 	r.consume(n)
 	if n < size && r.readErr != nil {
 		return r.cut(r.readErr, "inside a payload")
 	}
 	if n < size {
-		read, err := io.ReadFull(r.src, r.payload[n:])
+		read, err := io.ReadFull(r.src, d.own[n:])
 		r.pos += int64(read)
 		if err != nil {
 			return r.cut(err, "inside a payload")
 		}
 	}
-	d.Payload = r.payload
+	d.Payload = d.own
 	return nil
 }
 
 // releasePayload gives the payload of the last record back, unless it was taken.
 func (r *Reader) releasePayload() {
-	if r.payload == nil {
-		return
+	d := &r.parser.data
+	if d.own != nil {
+		FreePayload(d.own)
 	}
-	if !r.parser.data.taken {
-		FreePayload(r.payload)
-	}
-	r.payload, r.parser.data.Payload = nil, nil
+	d.own, d.Payload = nil, nil
 }
 
 // fill reads more bytes behind buf[:hi], for which it makes room.

@@ -199,6 +199,7 @@ type Data struct {
 	// itself, so that a sink need not hash them again.
 	Checked bool
 
+	own   []byte // the Reader's buffer that Payload is in, until it is taken
 	taken bool
 }
 
@@ -298,7 +299,7 @@ func (x *Extension) Kind() Kind { return x.Name }
 // Take hands the payload over to the caller, who may keep and change it; the
 // source will use another buffer. When done with it, FreePayload gives it back.
 func (d *Data) Take() []byte {
-	d.taken = true
+	d.taken, d.own = true, nil
 	return d.Payload
 }
 

@@ -22,13 +22,13 @@ func (c *contentRules) empty() bool { return len(c.magic) == 0 && c.ask == nil }
 func (c *contentRules) enough(size uint64) bool { return c.ask == nil && size >= magicSize }
 
 // drop decides on the file that is held.
-func (c *contentRules) drop(h *hold, s *spool) (bool, error) {
+func (c *contentRules) drop(h *hold) (bool, error) {
 	if err := h.finish(); err != nil {
 		return false, err
 	}
 	if len(c.magic) > 0 {
 		head := make([]byte, magicSize)
-		content := newContentReader(h, s)
+		content := newContentReader(h)
 		n, err := io.ReadFull(content, head)
 		content.Close()
 		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
@@ -41,7 +41,7 @@ func (c *contentRules) drop(h *hold, s *spool) (bool, error) {
 	if c.ask == nil {
 		return false, nil
 	}
-	content := newContentReader(h, s)
+	content := newContentReader(h)
 	defer content.Close()
 	drop, err := c.ask(h.entry, content)
 	if content.failed != nil {
@@ -54,19 +54,19 @@ func (c *contentRules) drop(h *hold, s *spool) (bool, error) {
 // file only refers to come from the spool.
 type contentReader struct {
 	hold   *hold
-	spool  *spool
-	next   func() (format.Record, error)
+	next   func() (format.Record, chunkPlace, error)
 	refs   []format.ChunkRef // still to come
 	plain  []byte            // still to come, of buf
 	buf    []byte
-	hole   uint64 // zeros still to come
+	chunk  io.ReadCloser // still to come, of a chunk that is not in memory; or nil
+	hole   uint64        // zeros still to come
 	atEnd  bool
 	failed error // what went wrong, but for the content coming to its end
 }
 
-func newContentReader(h *hold, s *spool) *contentReader {
-	r := &contentReader{hold: h, spool: s}
-	r.next, r.failed = h.records()
+func newContentReader(h *hold) *contentReader {
+	r := &contentReader{hold: h}
+	r.next, r.failed = h.content()
 	return r
 }
 
@@ -87,6 +87,15 @@ func (r *contentReader) Read(p []byte) (int, error) {
 			clear(p[:n])
 			r.hole -= uint64(n)
 			return n, nil
+		case r.chunk != nil:
+			n, err := r.chunk.Read(p)
+			if err == io.EOF {
+				err = r.chunk.Close()
+				r.chunk = nil
+			}
+			if r.failed = err; n > 0 {
+				return n, nil
+			}
 		case len(r.refs) > 0:
 			r.failed = r.fetch(r.refs[0])
 			r.refs = r.refs[1:]
@@ -99,8 +108,12 @@ func (r *contentReader) Read(p []byte) (int, error) {
 
 // advance makes the next record the one that is read.
 func (r *contentReader) advance() error {
-	rec, err := r.next()
+	rec, place, err := r.next()
 	if err != nil {
+		return err
+	}
+	if place.file != nil {
+		_, r.chunk, err = place.file.open(place.at)
 		return err
 	}
 	switch rec := rec.(type) {
@@ -128,23 +141,30 @@ func (r *contentReader) decode(d *format.Data) error {
 
 // fetch reads a chunk that came before.
 func (r *contentReader) fetch(ref format.ChunkRef) error {
-	held, err := r.spool.holds(ref.ID)
+	at, held, err := r.hold.spool.find(ref.ID)
 	if err != nil {
 		return err
 	}
 	if !held {
 		return format.Errorf(format.ClassReference, "chunk %s is referred to but did not come before, or was marked as never to be referred to", ref.ID)
 	}
-	d, err := r.spool.load(ref)
+	d, plain, err := r.hold.spool.chunks.open(at)
 	if err != nil {
 		return err
 	}
-	defer format.FreePayload(d.Payload)
-	return r.decode(d)
+	r.chunk = plain
+	if d.Size != ref.Size {
+		return sizeError(ref, d)
+	}
+	return nil
 }
 
 // Close gives the buffer back.
 func (r *contentReader) Close() {
 	format.FreePayload(r.buf)
 	r.buf, r.plain = nil, nil
+	if r.chunk != nil {
+		r.chunk.Close()
+		r.chunk = nil
+	}
 }

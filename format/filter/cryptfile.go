@@ -17,26 +17,34 @@ import (
 // position in the file as the counter: no counter is used twice under a key.
 // Integrity is not its concern: whoever receives a chunk checks its id.
 type cryptFile struct {
-	file  *os.File
-	block cipher.Block
-	size  int64
-	buf   []byte // plain bytes at the end that are not yet in the file
+	dir    string // where the file is made; "": where the system puts temporary files
+	random io.Reader
+	file   *os.File // nil as long as nothing was written
+	block  cipher.Block
+	stream cipher.Stream // at the end of what was written
+	size   int64         // bytes in the file
+	buf    []byte        // what follows them, encrypted
 }
 
-// cryptBufferSize is how much is encrypted and written at a time, in bytes.
+// cryptBufferSize is how much is written at a time, in bytes.
 const cryptBufferSize = 256 << 10
 
-// newCryptFile makes a file in dir, or where the system puts temporary files.
-func newCryptFile(dir string, random io.Reader) (*cryptFile, error) {
-	file, err := unlinkedFile(dir)
-	if err != nil {
-		return nil, err
+// newCryptFile returns an empty file, which is made when something is written.
+func newCryptFile(dir string, random io.Reader) *cryptFile {
+	return &cryptFile{dir: dir, random: random}
+}
+
+// begin makes the file, and in any case draws a key.
+func (f *cryptFile) begin() (err error) {
+	if f.block, err = newBlock(f.random); err != nil {
+		return err
 	}
-	block, err := newBlock(random)
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
+	f.stream = cipher.NewCTR(f.block, make([]byte, aes.BlockSize))
+	if f.file == nil {
+		f.buf = make([]byte, 0, cryptBufferSize)
+		f.file, err = unlinkedFile(f.dir)
 	}
-	return &cryptFile{file: file, block: block}, nil
+	return err
 }
 
 func unlinkedFile(dir string) (*os.File, error) {
@@ -60,13 +68,16 @@ func newBlock(random io.Reader) (cipher.Block, error) {
 
 // Write appends.
 func (f *cryptFile) Write(p []byte) (int, error) {
-	if f.buf == nil {
-		f.buf = make([]byte, 0, cryptBufferSize)
+	if f.file == nil {
+		if err := f.begin(); err != nil {
+			return 0, err
+		}
 	}
 	written := 0
 	for len(p) > 0 {
-		n := copy(f.buf[len(f.buf):cap(f.buf)], p)
+		n := min(len(p), cap(f.buf)-len(f.buf))
 		f.buf = f.buf[:len(f.buf)+n]
+		f.stream.XORKeyStream(f.buf[len(f.buf)-n:], p[:n])
 		p = p[n:]
 		written += n
 		if len(f.buf) == cap(f.buf) {
@@ -85,7 +96,6 @@ func (f *cryptFile) flush() error {
 	if len(f.buf) == 0 {
 		return nil
 	}
-	f.crypt(f.buf, f.size)
 	n, err := f.file.WriteAt(f.buf, f.size)
 	f.size += int64(n)
 	f.buf = f.buf[:0]
@@ -95,8 +105,8 @@ func (f *cryptFile) flush() error {
 	return nil
 }
 
-// crypt encrypts or decrypts b in place, which lies at that position.
-func (f *cryptFile) crypt(b []byte, at int64) {
+// decrypt decrypts b in place, which lies at that position.
+func (f *cryptFile) decrypt(b []byte, at int64) {
 	var counter [aes.BlockSize]byte
 	binary.BigEndian.PutUint64(counter[8:], uint64(at/aes.BlockSize))
 	stream := cipher.NewCTR(f.block, counter[:])
@@ -114,8 +124,11 @@ func (f *cryptFile) ReadAt(p []byte, at int64) (int, error) {
 			return 0, err
 		}
 	}
+	if f.file == nil {
+		return 0, io.EOF
+	}
 	n, err := f.file.ReadAt(p, at)
-	f.crypt(p[:n], at)
+	f.decrypt(p[:n], at)
 	if err != nil && err != io.EOF {
 		err = fmt.Errorf("read from the spool: %w", err)
 	}
@@ -123,22 +136,21 @@ func (f *cryptFile) ReadAt(p []byte, at int64) (int, error) {
 }
 
 // reset empties the file for another use, under another key.
-func (f *cryptFile) reset(random io.Reader) error {
-	block, err := newBlock(random)
-	if err != nil {
-		return err
+func (f *cryptFile) reset() error {
+	if f.file == nil {
+		return nil
 	}
 	if f.size > 0 {
 		if err := f.file.Truncate(0); err != nil {
 			return fmt.Errorf("empty the spool: %w", err)
 		}
 	}
-	f.block, f.size, f.buf = block, 0, f.buf[:0]
-	return nil
+	f.size, f.buf = 0, f.buf[:0]
+	return f.begin()
 }
 
 func (f *cryptFile) Close() error {
-	if f == nil {
+	if f == nil || f.file == nil {
 		return nil
 	}
 	return f.file.Close()

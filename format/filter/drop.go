@@ -207,7 +207,8 @@ func (s *dropStage) dropContent(rec format.Record) error {
 		if r.Once || s.flat {
 			return nil
 		}
-		return s.spool.keep(r, false)
+		_, err := s.spool.keep(r, false)
+		return err
 	case *format.EOF:
 		s.state = statePass
 		s.gone.Size = r.Size
@@ -236,7 +237,7 @@ func (s *dropStage) passContent(rec format.Record, emit func(format.Record) erro
 func (s *dropStage) passData(d *format.Data, emit func(format.Record) error) error {
 	id := d.ID
 	if !s.content.empty() && !d.Once && !s.flat {
-		if err := s.spool.keep(d, true); err != nil {
+		if _, err := s.spool.keep(d, true); err != nil {
 			return err
 		}
 		return emit(d)
@@ -290,21 +291,28 @@ func mapLosses(r *format.Commit, change func(string) (string, bool)) *format.Com
 
 // holdContent keeps the content of a file back until it can be judged.
 func (s *dropStage) holdContent(rec format.Record, emit func(format.Record) error) error {
+	spooled := int64(-1)
 	if d, ok := rec.(*format.Data); ok && !d.Once && !s.flat {
-		if err := s.spool.keep(d, false); err != nil {
+		var err error
+		if spooled, err = s.spool.keep(d, false); err != nil {
 			return err
 		}
 	}
 	eof, atEnd := rec.(*format.EOF)
 	if !atEnd {
-		if err := s.hold.add(rec); err != nil {
+		if err := s.hold.add(rec, spooled); err != nil {
 			return err
+		}
+		if d, ok := rec.(*format.Data); ok && !d.Taken() {
+			// It is on disk now, and perhaps needed from there at once.
+			format.FreePayload(d.Take())
+			d.Payload = nil
 		}
 		if !s.content.enough(s.hold.size) {
 			return nil
 		}
 	}
-	drop, err := s.content.drop(s.hold, s.spool)
+	drop, err := s.content.drop(s.hold)
 	if err != nil {
 		return fmt.Errorf("judge %q by its content: %w", s.hold.entry.Path, err)
 	}
@@ -334,22 +342,10 @@ func (s *dropStage) passHeld(emit func(format.Record) error) error {
 	if err := s.pass(s.hold.entry, s.hold.fate, emit); err != nil {
 		return err
 	}
-	next, err := s.hold.records()
-	if err != nil {
+	if err := s.hold.pass(func(rec format.Record) error { return s.passContent(rec, emit) }); err != nil {
 		return err
 	}
-	for {
-		rec, err := next()
-		if err != nil {
-			return err
-		}
-		if rec == nil {
-			return s.hold.discard()
-		}
-		if err := s.passContent(rec, emit); err != nil {
-			return err
-		}
-	}
+	return s.hold.discard()
 }
 
 func (s *dropStage) Close() error {

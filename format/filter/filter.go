@@ -157,8 +157,9 @@ func (f *Filter) addDrops(opts *Options) error {
 	if len(lists) == 0 && opts.Attributes.empty() && content.empty() {
 		return nil
 	}
+	spool := f.newSpool(opts)
 	s := &dropStage{attributes: opts.Attributes, content: content, sum: &f.sum, onDrop: opts.OnDrop,
-		spool: f.newSpool(opts), passed: newPassedPaths(opts.TempDir, opts.Random), hold: newHold(opts.TempDir, opts.Random)}
+		spool: spool, passed: newPassedPaths(opts.TempDir, opts.Random), hold: newHold(opts.TempDir, opts.Random, spool)}
 	for _, list := range lists {
 		s.paths = append(s.paths, &matcher{patterns: list})
 	}

@@ -125,10 +125,7 @@ func (s *foldStage) beginDrop(r *format.Snapshot) (err error) {
 }
 
 func (s *foldStage) newWriter(unsorted bool) (*runWriter, error) {
-	file, err := newCryptFile(s.dir, s.random)
-	if err != nil {
-		return nil, err
-	}
+	file := newCryptFile(s.dir, s.random)
 	r, err := newRun(file, unsorted)
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
@@ -288,7 +285,7 @@ type runWriter struct {
 
 func (w *runWriter) write(rec format.Record) error {
 	if d, ok := rec.(*format.Data); ok {
-		if err := w.spool.keep(d, false); err != nil {
+		if _, err := w.spool.keep(d, false); err != nil {
 			return err
 		}
 		w.refs = append(w.refs, format.ChunkRef{ID: d.ID, Size: d.Size})

@@ -1,7 +1,6 @@
 package filter
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,11 +13,9 @@ import (
 // not hold was sent before, or is for others to find fault with.
 //
 // Neither file nor index take memory that grows with the stream; both are
-// encrypted and have no name (cryptfile.go, table.go).
+// encrypted and have no name (chunkfile.go, table.go).
 type spool struct {
-	dir    string
-	random io.Reader
-	chunks *cryptFile
+	chunks *chunkFile
 	index  *table // id -> position in chunks, shifted, and whether it was sent
 }
 
@@ -28,73 +25,39 @@ const (
 	spoolShift = 1
 )
 
-// spoolHeadSize is the size of what stands before a chunk in the file: its plain
-// size, the payload's and the unknown keys' sizes, codec and once.
-const spoolHeadSize = 14
-
 func newSpool(dir string, random io.Reader) *spool {
-	return &spool{dir: dir, random: random, index: newTable(dir, random)}
+	return &spool{chunks: newChunkFile(dir, random), index: newTable(dir, random)}
 }
 
-// keep takes a chunk in. Sent says that the output has it all the same, and it
-// is kept for a stage that looks at content. Keeping a chunk again costs a
-// look-up.
-func (s *spool) keep(d *format.Data, sent bool) error {
+// keep takes a chunk in and returns its position in s.chunks. Sent says that the
+// output has it all the same, and it is kept for a stage that looks at content.
+// Keeping a chunk again costs a look-up.
+func (s *spool) keep(d *format.Data, sent bool) (at int64, err error) {
 	value, held, err := s.index.get(d.ID)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if held {
+		at = int64(value >> spoolShift)
 		if sent && value&spoolSent == 0 {
-			return s.index.put(d.ID, value|spoolSent)
+			return at, s.index.put(d.ID, value|spoolSent)
 		}
-		return nil
+		return at, nil
 	}
-	if s.chunks == nil {
-		if s.chunks, err = newCryptFile(s.dir, s.random); err != nil {
-			return err
-		}
+	if at, err = s.chunks.write(d); err != nil {
+		return 0, err
 	}
-	value = uint64(s.chunks.end()) << spoolShift
+	value = uint64(at) << spoolShift
 	if sent {
 		value |= spoolSent
 	}
-	if err := s.write(d); err != nil {
-		return err
-	}
-	return s.index.put(d.ID, value)
-}
-
-func (s *spool) write(d *format.Data) error {
-	extra := appendFields(nil, d.Extra)
-	var head [spoolHeadSize]byte
-	binary.BigEndian.PutUint32(head[0:], d.Size)
-	binary.BigEndian.PutUint32(head[4:], uint32(len(d.Payload)))
-	binary.BigEndian.PutUint32(head[8:], uint32(len(extra)))
-	if d.Codec == format.CodecZstd {
-		head[12] = 1
-	}
-	if d.Once {
-		head[13] = 1
-	}
-	for _, part := range [][]byte{head[:], extra, d.Payload} {
-		if _, err := s.chunks.Write(part); err != nil {
-			return err
-		}
-	}
-	return nil
+	return at, s.index.put(d.ID, value)
 }
 
 // unsent reports whether the spool holds a chunk that the output does not have.
 func (s *spool) unsent(id format.ID) (bool, error) {
 	value, held, err := s.index.get(id)
 	return held && value&spoolSent == 0, err
-}
-
-// holds reports whether the spool has the chunk, sent or not.
-func (s *spool) holds(id format.ID) (bool, error) {
-	_, held, err := s.index.get(id)
-	return held, err
 }
 
 // noteSent says that the output has the chunk now, if the spool holds it.
@@ -109,53 +72,16 @@ func (s *spool) noteSent(id format.ID) error {
 	return s.index.put(id, value|spoolSent)
 }
 
-// load returns a chunk that the spool holds. Its payload is a buffer of
-// format.AllocPayload, the caller's to free.
-func (s *spool) load(ref format.ChunkRef) (*format.Data, error) {
-	value, held, err := s.index.get(ref.ID)
-	if err != nil {
-		return nil, err
-	}
-	if !held {
-		return nil, fmt.Errorf("the spool does not hold chunk %s", ref.ID)
-	}
-	at := int64(value >> spoolShift)
-	var head [spoolHeadSize]byte
-	if _, err := s.chunks.ReadAt(head[:], at); err != nil {
-		return nil, spoolError(err)
-	}
-	d := &format.Data{ID: ref.ID, Size: binary.BigEndian.Uint32(head[0:]), Codec: format.CodecNone, Once: head[13] == 1}
-	if head[12] == 1 {
-		d.Codec = format.CodecZstd
-	}
-	if d.Size != ref.Size {
-		return nil, format.Errorf(format.ClassReference,
-			"chunk %s is referred to with %d bytes, but was sent with %d", ref.ID, ref.Size, d.Size)
-	}
-	at += spoolHeadSize
-	if size := binary.BigEndian.Uint32(head[8:]); size > 0 {
-		extra := make([]byte, size)
-		if _, err := s.chunks.ReadAt(extra, at); err != nil {
-			return nil, spoolError(err)
-		}
-		d.Extra = parseFields(extra)
-		at += int64(size)
-	}
-	d.Payload = format.AllocPayload(int(binary.BigEndian.Uint32(head[4:])))
-	if _, err := s.chunks.ReadAt(d.Payload, at); err != nil {
-		format.FreePayload(d.Payload)
-		return nil, spoolError(err)
-	}
-	return d, nil
+// find returns the position of a chunk in s.chunks, and whether it is there.
+func (s *spool) find(id format.ID) (at int64, held bool, err error) {
+	value, held, err := s.index.get(id)
+	return int64(value >> spoolShift), held, err
 }
 
-// spoolError keeps an end of file in the spool from passing for the end of a
-// stream.
-func spoolError(err error) error {
-	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("read from the spool: it is shorter than what was written")
-	}
-	return err
+// sizeError is a reference that says another size than the chunk has.
+func sizeError(ref format.ChunkRef, d *format.Data) error {
+	return format.Errorf(format.ClassReference,
+		"chunk %s is referred to with %d bytes, but was sent with %d", ref.ID, ref.Size, d.Size)
 }
 
 // sendRefs emits the chunks of a refs record: those that the output has as
@@ -198,9 +124,20 @@ func (s *spool) sendRefs(r *format.Refs, emit func(format.Record) error) (resent
 
 // send emits a chunk that the output does not have yet.
 func (s *spool) send(ref format.ChunkRef, emit func(format.Record) error) error {
-	d, err := s.load(ref)
+	at, held, err := s.find(ref.ID)
 	if err != nil {
 		return err
+	}
+	if !held {
+		return fmt.Errorf("the spool does not hold chunk %s", ref.ID)
+	}
+	d, err := s.chunks.load(at)
+	if err != nil {
+		return err
+	}
+	if d.Size != ref.Size {
+		format.FreePayload(d.Payload)
+		return sizeError(ref, d)
 	}
 	err = emit(d)
 	if !d.Taken() {
@@ -214,7 +151,7 @@ func (s *spool) send(ref format.ChunkRef, emit func(format.Record) error) error 
 
 // Size returns how many bytes the spool's chunks take, on disk.
 func (s *spool) Size() int64 {
-	if s == nil || s.chunks == nil {
+	if s == nil {
 		return 0
 	}
 	return s.chunks.end()
@@ -225,28 +162,4 @@ func (s *spool) Close() error {
 		return nil
 	}
 	return errors.Join(s.chunks.Close(), s.index.Close())
-}
-
-// appendFields and parseFields carry unknown keys through the spool.
-func appendFields(dst []byte, fields []format.Field) []byte {
-	for _, f := range fields {
-		dst = append(binary.AppendUvarint(dst, uint64(len(f.Key))), f.Key...)
-		dst = append(binary.AppendUvarint(dst, uint64(len(f.Raw))), f.Raw...)
-	}
-	return dst
-}
-
-func parseFields(b []byte) []format.Field {
-	var fields []format.Field
-	next := func() []byte {
-		n, size := binary.Uvarint(b)
-		part := b[size : size+int(n)]
-		b = b[size+int(n):]
-		return part
-	}
-	for len(b) > 0 {
-		key := string(next())
-		fields = append(fields, format.Field{Key: key, Raw: next()})
-	}
-	return fields
 }

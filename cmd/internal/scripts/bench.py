@@ -92,7 +92,7 @@ def linux(n):
     """The n-th linux tree."""
     given = os.environ.get("BENCH_LINUX%d" % n)
     if given:
-        return given
+        return os.path.realpath(given)
     out = DATA + "/linux%d" % n
     if not os.path.isdir(out):
         os.makedirs(DATA, exist_ok=True)
