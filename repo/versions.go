@@ -2,26 +2,11 @@ package repo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/repo/tree"
 )
-
-// Gap is a part of the listings of some snapshots that cannot be read: the
-// entries from Path up to Before, or to the end if Before is empty. If One is
-// set it is the entry at Path alone.
-type Gap struct {
-	Snapshots    []*Snapshot
-	Path, Before string
-	One          bool
-	Err          error // which object it is, and why
-}
-
-// ErrKnownLost says that a part of a repository is beyond help, and that a list
-// of damage says so (spec/repository.md, 12.2).
-var ErrKnownLost = errors.New("it is known to be lost")
 
 // VersionsOptions choose what Versions hands out.
 type VersionsOptions struct {
@@ -62,10 +47,7 @@ func (r *Repository) Versions(ctx context.Context, snapshots []*Snapshot, opts V
 	}
 	uo := tree.UnionOptions{Want: opts.Want, Skip: opts.Skip, ReadAhead: unionAhead, Lost: lost.metaFunc()}
 	if opts.OnGap != nil {
-		uo.Failed = func(gap tree.UnionGap) error {
-			v.gap(Gap{Path: gap.Path, Before: gap.Before, Err: gapError(gap.ID, gap.Err)}, gap.In)
-			return nil
-		}
+		uo.OnGap = func(gap tree.UnionGap) error { v.gap(gapOf(gap.Gap), gap.In); return nil }
 	}
 	roots := make([]format.ID, len(snapshots))
 	for i, s := range snapshots {
@@ -75,14 +57,6 @@ func (r *Repository) Versions(ctx context.Context, snapshots []*Snapshot, opts V
 		return nil, fmt.Errorf("read the listings: %w", err)
 	}
 	return v, nil
-}
-
-// gapError is why a node cannot be had; err is nil if it is known to be lost.
-func gapError(id format.ID, err error) error {
-	if err == nil {
-		return &tree.NodeError{ID: id, What: "node", Err: ErrKnownLost}
-	}
-	return err
 }
 
 // gap tells the caller about a gap in the listings of a set.
@@ -111,8 +85,7 @@ func (v *Versions) Next() ([]Version, error) {
 		for i := range variants {
 			out := &v.versions[n]
 			err := variants[i].Item.Decode(v.ctx, &out.Entry)
-			var ne *tree.NodeError
-			if errors.As(err, &ne) && v.opts.OnGap != nil && v.ctx.Err() == nil {
+			if v.opts.OnGap != nil && isGap(v.ctx, err) {
 				v.gap(Gap{Path: path, One: true, Err: err}, variants[i].In)
 				continue
 			}

@@ -20,18 +20,16 @@ type UnionOptions struct {
 	ReadAhead int
 	// Lost, if set, names nodes that are known to be lost.
 	Lost func(id format.ID) bool
-	// Failed, if set, is told of each node that cannot be had, and the walk goes
-	// on beside it unless it returns an error. If it is nil, the walk fails.
-	Failed func(UnionGap) error
+	// OnGap, if set, is told of each node that is lost or cannot be read, and the
+	// walk goes on beside it unless it returns an error. If it is nil, the walk
+	// fails.
+	OnGap func(UnionGap) error
 }
 
-// UnionGap is a part that cannot be had of some of the listings of a Union: what
-// lies from Path up to Before, or to the end if Before is empty.
+// UnionGap is a gap in some of the listings of a Union.
 type UnionGap struct {
-	ID           format.ID // of the node
-	Path, Before string
-	In           Set
-	Err          error // nil if it is known to be lost
+	Gap
+	In Set
 }
 
 // Variant is an entry at a path as some of the listings have it.
@@ -87,7 +85,7 @@ func NewUnion(ctx context.Context, c BatchLoader, roots []format.ID, opts UnionO
 		delete(in, root)
 		n, err := u.load.node(ref{id: root, level: levelMax, root: true})
 		if err != nil {
-			err = u.failed(UnionGap{ID: root, In: set}, err)
+			err = u.failed(UnionGap{Gap{ID: root}, set}, err)
 		}
 		if err != nil {
 			u.Close()
@@ -248,7 +246,7 @@ func (u *Union) open(parents []*strand) error {
 	}
 	n, err := u.load.node(r)
 	if err != nil {
-		err = u.failed(UnionGap{ID: r.id, Path: r.path, Before: r.limit, In: union(parents)}, err)
+		err = u.failed(UnionGap{Gap{ID: r.id, Path: r.path, Before: r.limit}, union(parents)}, err)
 		u.pass(parents)
 		return err
 	}
@@ -261,7 +259,7 @@ func (u *Union) open(parents []*strand) error {
 	for _, p := range parents {
 		c := p.node.child(p.i)
 		if err := n.check(c); err != nil {
-			err = u.failed(UnionGap{ID: r.id, Path: c.path, Before: c.limit, In: p.in}, &NodeError{r.id, "node", err})
+			err = u.failed(UnionGap{Gap{ID: r.id, Path: c.path, Before: c.limit}, p.in}, &NodeError{r.id, "node", err})
 			if err != nil {
 				return err
 			}
@@ -304,13 +302,13 @@ func (u *Union) failed(gap UnionGap, err error) error {
 	if ctxErr := u.load.ctx.Err(); ctxErr != nil {
 		return context.Cause(u.load.ctx)
 	}
-	if u.opts.Failed == nil {
+	if u.opts.OnGap == nil {
 		return err
 	}
 	if !errors.Is(err, errLost) {
 		gap.Err = err
 	}
-	return u.opts.Failed(gap)
+	return u.opts.OnGap(gap)
 }
 
 // skips reports whether a node can hold nothing that is asked for: all of it lies

@@ -184,14 +184,14 @@ func unionDamaged(t *testing.T, seed uint64, m *memory, listings [][]testFile, r
 		t.Fatalf("seed %d: %v, not the node that is gone", seed, err)
 	}
 	var gaps []UnionGap
-	got, err := unionAll(t, m, roots, UnionOptions{ReadAhead: ahead, Failed: func(g UnionGap) error { gaps = append(gaps, g); return nil }})
+	got, err := unionAll(t, m, roots, UnionOptions{ReadAhead: ahead, OnGap: func(g UnionGap) error { gaps = append(gaps, g); return nil }})
 	if err != nil || len(gaps) == 0 {
 		t.Fatalf("seed %d: %d gaps, %v", seed, len(gaps), err)
 	}
 	missing := 0
 	had := func(listing int, path string) bool {
 		for _, g := range gaps {
-			if g.In.Has(listing) && format.ComparePaths(path, g.Path) >= 0 && (g.Before == "" || format.ComparePaths(path, g.Before) < 0) {
+			if g.In.Has(listing) && g.covers(path) {
 				missing++
 				return false
 			}

@@ -55,4 +55,3 @@ func spans(versions []repo.Version, history []*format.Snapshot, want *wanted) (o
 	slices.SortFunc(out, func(a, b version) int { return cmp.Compare(a.from, b.from) })
 	return out
 }
-
