@@ -319,7 +319,8 @@ func transfer(t testing.TB, from, to *Repository, opts format.ExportOptions, in 
 }
 
 func TestImportExportConvert(t *testing.T) {
-	for seed := range uint64(6) {
+	t.Parallel()
+	for seed := range underRace(uint64(6), 2) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		m := randomHistory(rng, 5, 60)
 		want := m.listings()
@@ -357,7 +358,8 @@ func TestImportExportConvert(t *testing.T) {
 }
 
 func TestIncrementalWithBase(t *testing.T) {
-	for seed := range uint64(6) {
+	t.Parallel()
+	for seed := range underRace(uint64(6), 2) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		m := randomHistory(rng, 6, 40)
 		a, b := newRepo(t, 1), newRepo(t, 2)
@@ -457,6 +459,7 @@ func TestFalsePayloadOfHeldChunkIsRefused(t *testing.T) {
 
 // TestCutStreamKeepsWholeSnapshots cuts a stream at many places.
 func TestCutStreamKeepsWholeSnapshots(t *testing.T) {
+	t.Parallel()
 	rng := rand.New(rand.NewPCG(4, 4))
 	m := randomHistory(rng, 3, 20)
 	a := newRepo(t, 1)
