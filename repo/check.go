@@ -108,8 +108,12 @@ var ErrOutrun = errors.New("snapshots were forgotten and garbage was collected a
 // settledCheck checks, and begins anew if it found something and others have
 // deleted meanwhile what it was looking at. The caller closes the cache.
 func (r *Repository) settledCheck(ctx context.Context, opts CheckOptions) (*checker, error) {
+	var last error
 	for range checkTriesMax {
 		k, err := r.check(ctx, opts)
+		if last = err; errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
+			continue // it was listed, and deleted before it was read
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -124,6 +128,9 @@ func (r *Repository) settledCheck(ctx context.Context, opts CheckOptions) (*chec
 		if err != nil {
 			return nil, err
 		}
+	}
+	if last != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOutrun, last)
 	}
 	return nil, ErrOutrun
 }
