@@ -176,7 +176,7 @@ func (r *Repository) check(ctx context.Context, opts CheckOptions) (_ *checker, 
 		return nil, err
 	}
 	for _, step := range []func() error{
-		k.objects, k.list, k.readIndex, k.listPacks, k.walk, k.measure, k.comparePacks, k.weigh, k.touch, k.chain,
+		k.objects, k.list, k.readIndex, k.readPlans, k.listPacks, k.walk, k.measure, k.comparePacks, k.weigh, k.touch, k.chain,
 	} {
 		if err := step(); err != nil {
 			k.cache.Close()
@@ -293,7 +293,7 @@ func (k *checker) readIndex() error {
 			done++
 			return k.fetchIndex(ctx, sum)
 		})
-		if errors.Is(err, store.ErrNotFound) && tries < 4 {
+		if errors.Is(err, store.ErrNotFound) && tries < indexTriesMax {
 			continue // another index stands in for it by now
 		}
 		k.indexes = names
