@@ -267,7 +267,8 @@ def convert():
     if restic:
         run("%s -q -r %s backup ." % (restic, re), tree)
     def back(p):
-        return "rm -rf %s; cp -a %s.20 %s; sync" % (p, p, p)
+        # What was seen of the place before goes too: it would tell that storage went back.
+        return "rm -rf %s %s/bk-cache/*/seen-*; cp -a %s.20 %s; sync" % (p, WORK, p, p)
     compare("hist: the 21st, three programs", "bk-export -r %s --all --have <(bk-import -r %s --list-imported) | bk-filter -q | bk-import -q -r %s" % (bk, bk2, bk2),
             theirs, reset=(back(bk2), back(re2)))
     compare("hist: the 21st, cut and compressed anew", anew, theirs, reset=(back(bk3), back(re2)))
