@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/chunker"
+	"github.com/bk-backup/bk/repo/keyring"
 	"github.com/bk-backup/bk/repo/store"
 )
 
@@ -15,9 +17,9 @@ import (
 // is a package, a file here that gives it what it needs of a program, and its
 // line here (spec/adding-a-system.md).
 var foreign = map[string]foreignSystem{
-	"borg":      {place: "PATH", open: openBorg, create: createBorg},
+	"borg":      {place: "PATH", open: openBorg, create: createBorg, cuts: borgCuts},
 	"hardlinks": {place: "DIR", open: openHardlinks},
-	"restic":    {place: "PATH", open: openRestic, create: createRestic},
+	"restic":    {place: "PATH", open: openRestic, create: createRestic, cuts: resticCuts},
 	"tar":       {place: "FILE", open: openTar, create: createTar},
 }
 
@@ -36,6 +38,30 @@ type foreignSystem struct {
 	place  string // what stands behind the scheme, for people
 	open   func(ctx context.Context, app *App, place string, opts SourceOptions) (format.System, error)
 	create func(ctx context.Context, app *App, place string, opts SinkOptions) (ForeignSink, error)
+	cuts   func(ctx context.Context, system format.System) (Cuts, error)
+}
+
+// Cuts is how another system's own program cuts files in one of its
+// repositories, secrets included.
+type Cuts struct {
+	Spec chunker.Spec
+	Keys keyring.ChunkerKeys
+}
+
+// CutsOf asks the repository of another system at a URL how its own program cuts
+// files, so that a repository of bk can go on with its chunks.
+func (app *App) CutsOf(ctx context.Context, url string) (Cuts, error) {
+	scheme, place := store.SplitLocation(url)
+	known := foreign[scheme]
+	if known.cuts == nil {
+		return Cuts{}, Usagef("a splitter is taken over from a repository of another system, restic:PATH or borg:PATH, not from %q", url)
+	}
+	system, err := known.open(ctx, app, place, SourceOptions{Role: RoleSource})
+	if err != nil {
+		return Cuts{}, err
+	}
+	defer system.Close()
+	return known.cuts(ctx, system)
 }
 
 // SourceOptions are what every foreign system is told that is read.

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/chunker"
 	"github.com/bk-backup/bk/format/restic"
 	"github.com/bk-backup/bk/repo/store"
 )
@@ -100,7 +101,7 @@ func (app *App) resticSinkOptions(ctx context.Context, place string, opts SinkOp
 	}
 	if from != "" {
 		var err error
-		if o.Polynomial, err = app.ResticPolynomial(ctx, from); err != nil {
+		if o.Polynomial, err = app.resticPolynomial(ctx, from); err != nil {
 			return o, err
 		}
 	}
@@ -127,19 +128,26 @@ func (app *App) resticSinkOptions(ctx context.Context, place string, opts SinkOp
 	return o, nil
 }
 
-// ResticPolynomial returns the polynomial of the restic repository at a URL, which
-// begins with restic:.
-func (app *App) ResticPolynomial(ctx context.Context, url string) (uint64, error) {
+// resticPolynomial returns the polynomial of another restic repository.
+func (app *App) resticPolynomial(ctx context.Context, url string) (uint64, error) {
 	scheme, place := store.SplitLocation(url)
 	if scheme != "restic" {
-		return 0, Usagef("a splitter is taken over from a restic repository, restic:PATH, not from %q", url)
+		return 0, Usagef("-o chunker-from: a polynomial is taken over from a restic repository, restic:PATH, not from %q", url)
 	}
 	system, err := openRestic(ctx, app, place, SourceOptions{Role: RoleSource})
 	if err != nil {
 		return 0, err
 	}
 	defer system.Close()
-	return system.(*restic.Repository).Polynomial()
+	cuts, err := resticCuts(ctx, system)
+	return cuts.Keys.Polynomial, err
+}
+
+// resticCuts says how restic cuts files in a repository.
+func resticCuts(_ context.Context, system format.System) (cuts Cuts, err error) {
+	cuts.Spec = chunker.ResticRabin
+	cuts.Keys.Polynomial, err = system.(*restic.Repository).Polynomial()
+	return cuts, err
 }
 
 type resticSink struct{ *restic.Sink }
