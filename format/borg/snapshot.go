@@ -192,7 +192,9 @@ func (r *Repository) restore(record, own *format.Snapshot, m *archiveMeta) {
 	if own.Origin != nil {
 		record.Origin = own.Origin
 	}
-	record.Via = append(own.Via, format.Via{Stage: viaBorg(r.config.id), From: own.ID})
+	if record.Via = own.Via; len(own.Via) < format.ViaMax {
+		record.Via = append(own.Via, format.Via{Stage: viaBorg(r.config.id), From: own.ID})
+	}
 }
 
 // optionsWithValue are those of borg create that take the next argument with

@@ -51,7 +51,7 @@ func resticError(err error) error {
 
 // createRestic opens a restic repository for writing, or makes one.
 func createRestic(ctx context.Context, app *App, place string, opts SinkOptions) (ForeignSink, error) {
-	o, err := app.resticSinkOptions(ctx, place, opts)
+	o, err := app.resticTarget(ctx, place, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -70,8 +70,11 @@ func createRestic(ctx context.Context, app *App, place string, opts SinkOptions)
 	return resticSink{s}, nil
 }
 
-// resticSinkOptions reads the options that a sink for restic has.
-func (app *App) resticSinkOptions(ctx context.Context, place string, opts SinkOptions) (restic.SinkOptions, error) {
+// resticSinkOptions are the keys of -o for a sink for restic.
+var resticSinkOptions = []string{"chunker-from", "compression", "version"}
+
+// resticTarget reads the options that a sink for restic has.
+func (app *App) resticTarget(ctx context.Context, place string, opts SinkOptions) (restic.SinkOptions, error) {
 	o := restic.SinkOptions{
 		Strict: opts.Strict, Held: opts.Held, Log: app.Logger(), OnProgress: opts.OnProgress,
 		Program: app.Name + " " + Version, PID: os.Getpid(), UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
@@ -95,8 +98,7 @@ func (app *App) resticSinkOptions(ctx context.Context, place string, opts SinkOp
 		return passphrase, err
 	}
 	var version, compression, from string
-	known := map[string]*string{"version": &version, "compression": &compression, "chunker-from": &from}
-	if err := settings("restic", opts.Settings, known); err != nil {
+	if err := settings("restic", opts.Settings, keysOf(resticSinkOptions, &from, &compression, &version)); err != nil {
 		return o, err
 	}
 	if from != "" {
