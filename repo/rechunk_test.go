@@ -203,11 +203,11 @@ func checkFresh(t *testing.T, m model, r *Repository, chunkerFor func(string, ui
 }
 
 var rechunkSpecs = [][]string{
-	{"gear:64,256,1KiB"}, {"fixed:500"}, {"rabin:64,256,2KiB"}, {"fixed:37"}, {"gear:64,128,300", "fixed:100"}, {"gear:64KiB"},
+	{"gear:64,256,1KiB"}, {"fixed:500"}, {"rabin:64,256,2KiB"}, {"fixed:37"}, {"gear:64,128,300", "fixed:100"}, {"gear:64KiB"}, {"buzhash:64,128,2KiB,1000"},
 }
 
 func TestRechunkEqualsBackupAfresh(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range uint64(14) {
 		specs := rechunkSpecs[seed%uint64(len(rechunkSpecs))]
 		t.Run(fmt.Sprint(seed, specs), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 21))
