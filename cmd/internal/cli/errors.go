@@ -94,6 +94,9 @@ func (app *App) fail(err error) int {
 	return code
 }
 
+// Fix returns what a program advises about an error; it may be empty.
+func Fix(err error) string { return fixOf(err) }
+
 // fixOf returns the outermost advice in the chain.
 func fixOf(err error) string {
 	for e := err; e != nil; e = errors.Unwrap(e) {
