@@ -126,6 +126,7 @@ func TestFileErrors(t *testing.T) {
 
 // TestDiff compares with the differences between models.
 func TestDiff(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(8) {
 		m := randomHistory(rand.New(rand.NewPCG(seed, 3)), 4, 40)
 		r, list := stored(t, m)

@@ -70,6 +70,7 @@ func (g *gapSet) has(s *Snapshot, path string) bool {
 // TestGaps damages every chunk of the listings, one at a time: whoever reads them
 // is told where, and gets the rest exactly; and again when a repair has marked it.
 func TestGaps(t *testing.T) {
+	t.Parallel()
 	m := wideHistory()
 	r, list := stored(t, m)
 	st := r.store.(*mem.Store)
