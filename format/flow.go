@@ -101,14 +101,6 @@ type System interface {
 	io.Closer
 }
 
-// HeldID is an id of a snapshot that a target holds.
-type HeldID struct {
-	ID ID
-	// Changed says that the snapshot came under this id and was changed since: a
-	// difference to it finds no parent there.
-	Changed bool
-}
-
 // ExportOptions chooses what a System's source hands out.
 type ExportOptions struct {
 	// Snapshots to send, in this order (oldest first, so that differences are

@@ -105,7 +105,10 @@ func Predecessor(list []*Snapshot, host string, roots []string) *Snapshot {
 // Splitters returns the factory of a splitter with the secrets of the
 // repository's own group, so that its members cut alike.
 func (r *Repository) Splitters(spec chunker.Spec) (*chunker.Factory, error) {
-	f, err := chunker.New(spec, chunker.Keyed{Secret: [32]byte(r.own.Split), Polynomial: r.own.ChunkerKeys.Polynomial})
+	taken := &r.own.ChunkerKeys
+	f, err := chunker.New(spec, chunker.Keyed{
+		Secret: [32]byte(r.own.Split), Polynomial: taken.Polynomial, Seed: taken.Seed, HasSeed: taken.HasSeed,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare the splitter %s: %w", spec, err)
 	}

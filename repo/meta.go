@@ -11,7 +11,7 @@ import (
 )
 
 // metaCacheMax bounds the plain bytes of nodes, lists and bodies that are kept.
-const metaCacheMax = 24 << 20
+const metaCacheMax = 16 << 20
 
 // metaCache keeps the meta chunks used last, and those this session has saved
 // and not yet put on storage.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/chunker"
@@ -13,14 +14,15 @@ import (
 // cutter makes the chunks of one file after another from runs of bytes: new ones,
 // and known ones, which lie in a content that is stored.
 //
-// It goes by what spec/chunker.md says of every splitter: a cut depends on the
+// It goes by what spec/chunker.md says of most splitters: a cut depends on the
 // bytes since the last cut alone. So a chunk of a stored content that the same
 // splitter cut is one of the new file too if it begins at a cut and comes whole;
 // where it does not, its bytes are read and cut, until a new cut meets an old one
 // again. The last chunk before a hole or the end of a stored content may owe its
 // length to that: it stands only where the new file has a hole or its end there
 // as well. It is chunker.Resync for a sequence of runs that is not known
-// beforehand, and may come from several contents.
+// beforehand, and may come from several contents. The cuts of buzhash depend on
+// what follows, too, so that all is read and cut there.
 type cutter struct {
 	s        *Sink
 	splitter chunker.Splitter
@@ -216,7 +218,7 @@ func (c *cutter) takePiece(p tree.Piece, lo, hi uint64) error {
 		return err
 	}
 	whole := lo == 0 && hi == p.Size
-	if !whole || len(c.buf) > 0 || c.run.of.by != c.name {
+	if !whole || len(c.buf) > 0 || !c.sameCuts() {
 		return c.read(p, lo, hi)
 	}
 	if c.run.pieces.last() {
@@ -224,6 +226,11 @@ func (c *cutter) takePiece(p tree.Piece, lo, hi uint64) error {
 		return nil
 	}
 	return c.keep(p)
+}
+
+// sameCuts reports whether chunks of the run may stand as they are.
+func (c *cutter) sameCuts() bool {
+	return c.run.of.by == c.name && !strings.HasPrefix(c.name, string(chunker.Buzhash))
 }
 
 // read cuts a part of a stored chunk.
@@ -268,7 +275,7 @@ const readAheadMax = 4 << 20
 func (c *cutter) readAhead(p tree.Piece) ([]format.ChunkRef, error) {
 	refs := []format.ChunkRef{{ID: p.ID, Size: uint32(p.Size)}}
 	r := &c.run
-	if r.of == nil || r.of.by == c.name || r.of.chunk.Size > 0 || r.lo >= r.hi || r.pieces.piece != p {
+	if r.of == nil || c.sameCuts() || r.of.chunk.Size > 0 || r.lo >= r.hi || r.pieces.piece != p {
 		return refs, nil
 	}
 	pieces, err := r.of.reader(c.s, r.pieces.offset+p.Size)
@@ -390,7 +397,7 @@ func (p *pieceCursor) next() (err error) {
 func (p *pieceCursor) last() bool { return !p.aheadOK || p.ahead.IsHole() }
 
 // recentMax bounds the plain bytes of chunks that are kept at hand.
-const recentMax = 16 << 20
+const recentMax = 8 << 20
 
 // recentChunks keeps the chunks that were made last of bytes that may be asked
 // for again: until they are on storage they could not be read otherwise.

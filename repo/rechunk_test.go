@@ -203,12 +203,12 @@ func checkFresh(t *testing.T, m model, r *Repository, chunkerFor func(string, ui
 }
 
 var rechunkSpecs = [][]string{
-	{"gear:64,256,1KiB"}, {"fixed:500"}, {"rabin:64,256,2KiB"}, {"fixed:37"}, {"gear:64,128,300", "fixed:100"}, {"gear:64KiB"},
+	{"gear:64,256,1KiB"}, {"fixed:500"}, {"rabin:64,256,2KiB"}, {"fixed:37"}, {"gear:64,128,300", "fixed:100"}, {"gear:64KiB"}, {"buzhash:64,128,2KiB,1000"},
 }
 
 func TestRechunkEqualsBackupAfresh(t *testing.T) {
 	t.Parallel()
-	for seed := range underRace(uint64(12), 4) {
+	for seed := range underRace(uint64(14), 7) {
 		specs := rechunkSpecs[seed%uint64(len(rechunkSpecs))]
 		t.Run(fmt.Sprint(seed, specs), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 21))

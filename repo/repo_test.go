@@ -27,6 +27,7 @@ func newRepo(t testing.TB, suite seal.Suite) *Repository {
 	t.Helper()
 	r, err := Init(context.Background(), mem.New(), keyring.InitOptions{
 		Suite: suite, Passphrase: "p", Argon2: cheap, Chunker: "gear:64KiB", Compression: "default",
+		ChunkerKeys: keyring.ChunkerKeys{Seed: 0x9e3779b9, HasSeed: true},
 	}, Options{Workers: 4})
 	if err != nil {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ type command struct {
 	cli.RepoFlags `embed:""`
 	Cipher        string   `default:"aes-256-gcm" enum:"aes-256-gcm,xchacha20-poly1305" help:"Cipher: ${enum}."`
 	Chunker       string   `default:"gear:1MiB" help:"How files are cut: gear:AVERAGE, gear:MIN,AVERAGE,MAX, rabin (as restic cuts), or fixed:SIZE."`
-	ChunkerFrom   string   `placeholder:"restic:PATH" help:"Cut files as that repository's own program does, so that what is imported from it and changes later is found again. Without --chunker-rule there are then no rules."`
+	ChunkerFrom   string   `placeholder:"SYSTEM:PATH" help:"Cut files as restic or borg does in that repository, restic:PATH or borg:PATH, so that what is imported from it and changes later is found again. Without --chunker-rule there are then no rules."`
 	ChunkerRule   []string `sep:"none" placeholder:"PATTERN=SPEC" help:"Cut files that match PATTERN by SPEC (repeatable, the last that matches wins). Default: images of disks and databases, which change in small places, by fixed:64KiB; '-' for no rules."`
 	Compression   string   `default:"default" help:"Default compression: none, fastest, default, better, best, or zstd:LEVEL."`
 	Client        string   `placeholder:"NAME" help:"What this client is called. Default: the host's name."`
@@ -76,25 +76,4 @@ func (c *command) Run(ctx context.Context, app *cli.App) error {
 	app.Sayf("made repository %x in %s: %s, %s", id[:4], r, suite, spec)
 	app.Sayf("keep its passphrase safe: without it nothing in there can be read")
 	return nil
-}
-
-// takeOver asks the repository that --chunker-from names how it cuts.
-func (c *command) takeOver(ctx context.Context, app *cli.App) (keys keyring.ChunkerKeys, err error) {
-	if c.ChunkerFrom == "" {
-		return keys, nil
-	}
-	if c.Chunker != defaultChunker && c.Chunker != chunker.ResticRabin.String() {
-		return keys, cli.Usagef("--chunker-from says how files are cut: leave --chunker out")
-	}
-	if keys.Polynomial, err = app.ResticPolynomial(ctx, c.ChunkerFrom); err != nil {
-		return keys, fmt.Errorf("--chunker-from: %w", err)
-	}
-	if _, err := chunker.New(chunker.ResticRabin, chunker.Keyed{Polynomial: keys.Polynomial}); err != nil {
-		return keys, fmt.Errorf("--chunker-from %s: %w", c.ChunkerFrom, err)
-	}
-	c.Chunker = chunker.ResticRabin.String()
-	if len(c.ChunkerRule) == 0 {
-		c.ChunkerRule = []string{noRules}
-	}
-	return keys, nil
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
+	"github.com/bk-backup/bk/cmd/internal/cli"
 	"github.com/bk-backup/bk/format/chunker"
 	"github.com/bk-backup/bk/format/filter"
 	"github.com/bk-backup/bk/repo/keyring"
@@ -48,4 +50,27 @@ func chunkerRules(texts []string) ([]keyring.Rule, error) {
 		rules = append(rules, keyring.Rule{Pattern: pattern, Chunker: spec.String()})
 	}
 	return rules, nil
+}
+
+// takeOver asks the repository that --chunker-from names how it cuts.
+func (c *command) takeOver(ctx context.Context, app *cli.App) (keys keyring.ChunkerKeys, err error) {
+	if c.ChunkerFrom == "" {
+		return keys, nil
+	}
+	if c.Chunker != defaultChunker {
+		return keys, cli.Usagef("--chunker-from says how files are cut: leave --chunker out")
+	}
+	cuts, err := app.CutsOf(ctx, c.ChunkerFrom)
+	if err != nil {
+		return keys, fmt.Errorf("--chunker-from: %w", err)
+	}
+	_, err = chunker.New(cuts.Spec, chunker.Keyed{Polynomial: cuts.Keys.Polynomial, Seed: cuts.Keys.Seed, HasSeed: cuts.Keys.HasSeed})
+	if err != nil {
+		return keys, fmt.Errorf("--chunker-from %s: %w", c.ChunkerFrom, err)
+	}
+	c.Chunker = cuts.Spec.String()
+	if len(c.ChunkerRule) == 0 {
+		c.ChunkerRule = []string{noRules}
+	}
+	return cuts.Keys, nil
 }

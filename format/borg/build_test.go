@@ -31,6 +31,7 @@ type builder struct {
 	iv       uint64
 	archives []archiveRef
 	clock    int
+	adapt    func(*archiveMeta) // nil, or changes archives
 }
 
 func testKeys(t testing.TB, m mode) *keys {
@@ -170,6 +171,9 @@ func (b *builder) rawArchive(name string, stream []byte) {
 		n := b.cut(len(stream))
 		a.items = append(a.items, b.put(stream[:n]))
 		stream = stream[n:]
+	}
+	if b.adapt != nil {
+		b.adapt(a)
 	}
 	packed, err := a.pack(b.keys, make([]byte, tamSize))
 	if err != nil {

@@ -318,9 +318,13 @@ func TestRoots(t *testing.T) {
 		"borg recreate r::a /x":               "",
 		"borg create --compression=lz4 ::a /": "",
 	} {
-		if got := strings.Join(roots(strings.Fields(line)), " "); got != want {
+		if got := strings.Join(roots(strings.Fields(line), ""), " "); got != want {
 			t.Errorf("%s: %q, want %q", line, got, want)
 		}
+	}
+	// borg 1.4 says where it ran.
+	if got := roots(strings.Fields("borg create r::a . /x ../up"), "/home/me"); !slices.Equal(got, []string{"home/me", "x", "home/up"}) {
+		t.Errorf("below /home/me: %q", got)
 	}
 }
 

@@ -74,7 +74,11 @@ func checkFixture(t *testing.T, fixture string, list []*formattest.Received) {
 		if len(s.Commit.Losses) > 0 {
 			t.Errorf("%s, %s: losses %v", fixture, name, s.Commit.Losses)
 		}
-		if roots := []string{"tricky"}; !slices.Equal(s.Record.Roots, roots) {
+		roots := []string{"tricky"}
+		if fixture == "new-repokey-blake2" {
+			roots = []string{"tmp/fx-work-set-a/src/tricky"} // borg 1.4 says where it ran
+		}
+		if !slices.Equal(s.Record.Roots, roots) {
 			t.Errorf("%s, %s: roots %q, want %q", fixture, name, s.Record.Roots, roots)
 		}
 	}

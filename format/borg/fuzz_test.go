@@ -169,7 +169,11 @@ func FuzzManifest(f *testing.F) {
 		}
 		if a, err := parseArchive(b); err == nil {
 			k.checkTAM(b, a.tam, tamArchive)
-			roots(a.cmdline)
+			roots(a.cmdline, a.cwd)
+			specOf(append([]any{"buzhash"}, a.chunkerParams...))
+			if len(a.chunkerParams) > 0 {
+				specOf(a.chunkerParams)
+			}
 			parseTime(a.time)
 			again, err := a.pack(k, make([]byte, tamSize))
 			if err != nil {

@@ -190,6 +190,9 @@ func (s *Sink) prepare(ctx context.Context) error {
 	return err
 }
 
+// Encryption returns the repository's mode, as InitOptions names it.
+func (s *Sink) Encryption() string { return s.r.keys.mode.String() }
+
 // know finds the snapshots that the repository holds.
 func (s *Sink) know(ctx context.Context) error {
 	s.known = make(map[format.ID]knownArchive)
@@ -205,9 +208,10 @@ func (s *Sink) know(ctx context.Context) error {
 			continue
 		}
 		ref := archiveRef{name: a.name, id: objectID(a.record.ID)}
-		s.known[a.record.ID] = knownArchive{archiveRef: ref}
-		if !a.imported.IsZero() {
-			s.known[a.imported] = knownArchive{ref, a.changed}
+		for _, id := range a.heldAs() {
+			if old, ok := s.known[id.ID]; id.Through == "" && (!ok || old.changed) {
+				s.known[id.ID] = knownArchive{ref, id.Changed}
+			}
 		}
 	}
 	return nil

@@ -77,12 +77,18 @@ func (r *Repository) Imported(ctx context.Context) ([][]format.HeldID, error) {
 	}
 	out := make([][]format.HeldID, len(list))
 	for i, a := range list {
-		out[i] = []format.HeldID{{ID: a.record.ID}}
-		if !a.imported.IsZero() {
-			out[i] = append(out[i], format.HeldID{ID: a.imported, Changed: a.changed})
-		}
+		out[i] = a.heldAs()
 	}
 	return out, nil
+}
+
+// heldAs returns the ids that an archive's snapshot goes by.
+func (a *archive) heldAs() []format.HeldID {
+	ids := format.HeldAs(a.record)
+	if a.changed {
+		ids = append(ids, format.HeldID{ID: a.imported, Changed: true})
+	}
+	return ids
 }
 
 // putArchive stores the object of an archive.

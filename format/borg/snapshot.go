@@ -25,7 +25,8 @@ type archive struct {
 	checkpoint bool
 	losses     loss.Counts // what of its record the stream cannot hold
 	groups     []spill.Key // names of its hard links, if bk-import wrote it
-	ownCuts    bool        // its files were cut as borg does by default
+	params     []any       // how its files were cut
+	ownCuts    bool        // they were cut as borg does by default
 	imported   format.ID   // under which it came, if bk-import wrote it
 	changed    bool        // borg recreate has made something else of that since
 }
@@ -169,8 +170,8 @@ func (r *Repository) parseArchive(ref *archiveRef, plain []byte) (*archive, erro
 	if name := text(ref.name, format.TextSizeMax); name != "" {
 		a.record.Tags = []string{name}
 	}
-	a.record.Roots = roots(m.cmdline)
-	a.ownCuts = slices.Equal(m.chunkerParams, borgParams)
+	a.record.Roots = roots(m.cmdline, m.cwd)
+	a.params, a.ownCuts = m.chunkerParams, slices.Equal(m.chunkerParams, borgParams)
 	if own := recordOf(m.cmdline); own != nil {
 		a.imported, a.changed = own.ID, len(m.recreateCmdline) > 0
 		if !a.changed {
@@ -191,7 +192,9 @@ func (r *Repository) restore(record, own *format.Snapshot, m *archiveMeta) {
 	if own.Origin != nil {
 		record.Origin = own.Origin
 	}
-	record.Via = append(own.Via, format.Via{Stage: viaBorg(r.config.id), From: own.ID})
+	if record.Via = own.Via; len(own.Via) < format.ViaMax {
+		record.Via = append(own.Via, format.Via{Stage: viaBorg(r.config.id), From: own.ID})
+	}
 }
 
 // optionsWithValue are those of borg create that take the next argument with
@@ -206,7 +209,8 @@ var optionsWithValue = map[string]bool{
 
 // roots finds what was asked to be backed up in the command line of borg create:
 // the arguments behind the archive's place. Archives have no other record of it.
-func roots(cmdline []string) (list []string) {
+// cwd is the directory that relative ones begin at, "" if it is not known.
+func roots(cmdline []string, cwd string) (list []string) {
 	at := slices.Index(cmdline, "create")
 	if at < 0 {
 		return nil
@@ -225,7 +229,7 @@ func roots(cmdline []string) (list []string) {
 		case !place:
 			place = true
 		default:
-			if root, ok := rootPath(arg); ok && len(list) < format.RootsMax {
+			if root, ok := rootPath(arg, cwd); ok && len(list) < format.RootsMax {
 				list = append(list, root)
 			}
 		}
@@ -233,10 +237,14 @@ func roots(cmdline []string) (list []string) {
 	return list
 }
 
-// rootPath turns an argument into a path of the listing, as borg does it.
-func rootPath(arg string) (string, bool) {
+// rootPath turns an argument into a path: where it lies, if that is known, and
+// otherwise that of the listing, as borg does it.
+func rootPath(arg, cwd string) (string, bool) {
 	if arg == "-" {
 		return "stdin", true
+	}
+	if path.IsAbs(cwd) && !path.IsAbs(arg) {
+		arg = path.Join(cwd, arg)
 	}
 	p := strings.TrimLeft(path.Clean(arg), "/")
 	for strings.HasPrefix(p, "../") {

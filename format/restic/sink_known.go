@@ -82,19 +82,31 @@ func (s *Sink) learn() error {
 
 // knows notes the ids of a snapshot; a stronger claim is never replaced.
 func (s *Sink) knows(snap *snapshot) {
-	for _, id := range []struct {
-		format.ID
-		claim
-	}{{snap.record.ID, claimOwn}, {snap.imported, claimImported}, {snap.original, claimOriginal}} {
-		old, ok := s.known[id.ID]
-		if !id.IsZero() && (!ok || id.claim < old.claim) {
-			s.known[id.ID] = holding{snap.record.ID, snap.tree, id.claim, snap.recut}
+	for i, id := range snap.heldAs() {
+		by := claimImported
+		switch {
+		case i == 0:
+			by = claimOwn
+		case id.Changed:
+			by = claimOriginal
+		}
+		if old, ok := s.known[id.ID]; id.Through == "" && (!ok || by < old.claim) {
+			s.known[id.ID] = holding{snap.record.ID, snap.tree, by, snap.recut}
 		}
 	}
 }
 
-// Imported returns, for each snapshot, its own id and the one that it came under,
-// oldest first: for bk-import --list-imported.
+// heldAs returns the ids that a snapshot goes by.
+func (s *snapshot) heldAs() []format.HeldID {
+	ids := format.HeldAs(s.record)
+	if !s.original.IsZero() && s.original != s.imported {
+		ids = append(ids, format.HeldID{ID: s.original, Changed: true})
+	}
+	return ids
+}
+
+// Imported returns, for each snapshot, the ids that it goes by, its own first, and
+// the oldest snapshot first: for bk-import --list-imported.
 func (r *Repository) Imported(ctx context.Context) ([][]format.HeldID, error) {
 	list, damage, err := r.list(ctx)
 	if err != nil {
@@ -105,13 +117,7 @@ func (r *Repository) Imported(ctx context.Context) ([][]format.HeldID, error) {
 	}
 	out := make([][]format.HeldID, len(list))
 	for i, snap := range list {
-		out[i] = []format.HeldID{{ID: snap.record.ID}}
-		switch {
-		case !snap.imported.IsZero():
-			out[i] = append(out[i], format.HeldID{ID: snap.imported})
-		case !snap.original.IsZero():
-			out[i] = append(out[i], format.HeldID{ID: snap.original, Changed: true})
-		}
+		out[i] = snap.heldAs()
 	}
 	return out, nil
 }

@@ -173,9 +173,9 @@ func (s *System) Imported(context.Context) ([][]format.HeldID, error) {
 		if own == nil {
 			continue
 		}
-		ids := []format.HeldID{{ID: own.ID, Changed: true}}
-		for _, v := range slices.Backward(own.Via) {
-			ids = append(ids, format.HeldID{ID: v.From, Changed: true})
+		ids := format.HeldAs(own)
+		for i := range ids {
+			ids[i].Changed = true
 		}
 		held = append(held, ids)
 	}

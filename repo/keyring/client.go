@@ -41,7 +41,8 @@ type groupBody struct {
 }
 
 type chunkerKeysBody struct {
-	Rabin uint64 `msgpack:"rabin,omitempty"`
+	Buzhash *uint32 `msgpack:"buzhash,omitempty"`
+	Rabin   uint64  `msgpack:"rabin,omitempty"`
 }
 
 type epochBody struct {
@@ -70,6 +71,9 @@ func (c *clientChunk) encode() []byte {
 		}
 		if g.ChunkerKeys != (ChunkerKeys{}) {
 			b.ChunkerKeys = &chunkerKeysBody{Rabin: g.ChunkerKeys.Polynomial}
+			if g.ChunkerKeys.HasSeed {
+				b.ChunkerKeys.Buzhash = &g.ChunkerKeys.Seed
+			}
 		}
 		for i := range g.Epochs {
 			b.Epochs = append(b.Epochs, epochBody{Number: g.Epochs[i].Number, Key: g.Epochs[i].Key[:]})
@@ -117,6 +121,9 @@ func (b *groupBody) group() (*Group, error) {
 	)
 	if b.ChunkerKeys != nil {
 		g.ChunkerKeys.Polynomial = b.ChunkerKeys.Rabin
+		if seed := b.ChunkerKeys.Buzhash; seed != nil {
+			g.ChunkerKeys.Seed, g.ChunkerKeys.HasSeed = *seed, true
+		}
 	}
 	for _, e := range b.Epochs {
 		epoch := Epoch{Number: e.Number}

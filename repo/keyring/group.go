@@ -31,6 +31,8 @@ type Group struct {
 // ChunkerKeys are secrets of chunkers; what is zero was not taken over.
 type ChunkerKeys struct {
 	Polynomial uint64 // of rabin, as restic has it
+	Seed       uint32 // of buzhash, as borg has it
+	HasSeed    bool   // Seed was taken over, which may be 0
 }
 
 // Rule is a chunker for the paths that a pattern matches.

@@ -478,6 +478,7 @@ func TestUpdate(t *testing.T) {
 		"label key":     func(g []*Group) []*Group { g[0].Label[0]++; return g },
 		"split key":     func(g []*Group) []*Group { g[0].Split[0]++; return g },
 		"polynomial":    func(g []*Group) []*Group { g[0].ChunkerKeys.Polynomial = 1; return g },
+		"seed":          func(g []*Group) []*Group { g[0].ChunkerKeys.HasSeed = true; return g },
 		"epoch key":     func(g []*Group) []*Group { g[0].Epochs[0].Key[0]++; return g },
 		"lost epoch":    func(g []*Group) []*Group { g[0].Epochs = g[0].Epochs[1:]; return g },
 		"no epoch":      func(g []*Group) []*Group { g[0].Epochs = nil; return g },

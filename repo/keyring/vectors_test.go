@@ -28,6 +28,7 @@ type keyringVector struct {
 	Label      vectors.Hex            `json:"label_key"`
 	Split      vectors.Hex            `json:"split_key"`
 	Polynomial uint64                 `json:"polynomial,omitempty"` // taken over from restic
+	Seed       *uint32                `json:"seed,omitempty"`       // taken over from borg
 	Epoch      uint32                 `json:"epoch"`
 	EpochKey   vectors.Hex            `json:"epoch_key"`
 	Body       vectors.Hex            `json:"signed_body"`
@@ -40,6 +41,8 @@ func TestVectorsKeyring(t *testing.T) {
 		madeAll = append(madeAll, makeVector(t, suite, ChunkerKeys{}))
 	}
 	madeAll = append(madeAll, makeVector(t, seal.SuiteAES256GCM, ChunkerKeys{Polynomial: 0x3da3358b4dc173}))
+	madeAll = append(madeAll, makeVector(t, seal.SuiteAES256GCM, ChunkerKeys{HasSeed: true}))
+	madeAll = append(madeAll, makeVector(t, seal.SuiteAES256GCM, ChunkerKeys{Seed: 0x9e3779b9, HasSeed: true}))
 	for _, v := range vectors.Check(t, "keyring.json", madeAll) {
 		st := mem.New()
 		for name, object := range v.Objects {
@@ -97,9 +100,13 @@ func makeHex(k *Keyring) keyringVector {
 	repository, client, own := k.Repository(), k.Client(), k.Own()
 	epoch, key := own.CurrentEpoch()
 	body := []byte("body of a snapshot")
+	var seed *uint32
+	if own.ChunkerKeys.HasSeed {
+		seed = &own.ChunkerKeys.Seed
+	}
 	return keyringVector{
 		Suite: k.Suite(), Repository: repository[:], ClientKey: k.clientKey[:], Client: client[:], Chunk: k.chunk.encode(),
-		Sign: k.chunk.sign[:], PublicKey: vectors.Hex(k.PublicKey()), Group: own.ID[:], Label: own.Label[:], Split: own.Split[:], Polynomial: own.ChunkerKeys.Polynomial,
+		Sign: k.chunk.sign[:], PublicKey: vectors.Hex(k.PublicKey()), Group: own.ID[:], Label: own.Label[:], Split: own.Split[:], Polynomial: own.ChunkerKeys.Polynomial, Seed: seed,
 		Epoch: epoch, EpochKey: key[:], Body: body, Snapshot: k.SignSnapshot(body),
 	}
 }

@@ -62,7 +62,8 @@ def check_keyring(load):
         chunk = listings.decode(objects.open_object(client_key, stored[name], objects.CLIENT, name))
         (own,) = [g for g in chunk["groups"] if g.get("own")]
         assert client_key == h(v["client_key"]) and own["epochs"] == [[v["epoch"], h(v["epoch_key"])]]
-        assert own.get("chunker_keys", {}).get("rabin") == v.get("polynomial")
+        taken = own.get("chunker_keys", {})
+        assert (taken.get("rabin"), taken.get("buzhash")) == (v.get("polynomial"), v.get("seed"))
         assert listings.public_key(chunk["sign"]) == h(v["public_key"])
 
 

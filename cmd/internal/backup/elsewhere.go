@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path"
+	"strings"
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/repo"
@@ -27,7 +28,7 @@ func listingOf(ctx context.Context, r *repo.Repository, sink *repo.Sink, parent 
 //
 // Only other programs' snapshots need it. restic names what was given to it as a
 // relative path from the working directory: the snapshot says that it is of
-// /home/me, its listing has me, or what lies in it.
+// /home/me, its listing has me, or what lies in it. borg does the same.
 func elsewhere(ctx context.Context, r *repo.Repository, parent *repo.Snapshot, roots []string) (string, error) {
 	names, err := rootNames(roots)
 	if err != nil || len(names) == 0 || parent.Meta.Origin == nil || parent.Meta.Origin.System == "bk" {
@@ -43,7 +44,6 @@ func elsewhere(ctx context.Context, r *repo.Repository, parent *repo.Snapshot, r
 		}
 		return err == nil, err
 	}
-	above, atTop := format.ParentPath(names[0]), true
 	for _, name := range names {
 		if name == "" {
 			return "", nil
@@ -51,16 +51,26 @@ func elsewhere(ctx context.Context, r *repo.Repository, parent *repo.Snapshot, r
 		if found, err := has(name); found || err != nil {
 			return "", err
 		}
-		found, err := has(path.Base(name))
-		if err != nil {
-			return "", err
-		}
-		atTop = atTop && found && format.ParentPath(name) == above
 	}
-	switch {
-	case atTop:
-		return above, nil
-	case len(names) == 1:
+	// What the listing has of the first path, the longest end of it, says where
+	// the working directory was; the other paths have to agree.
+	for above, rest := "", names[0]; rest != ""; {
+		first, below, _ := strings.Cut(rest, "/")
+		above, rest = path.Join(above, first), below
+		all := rest != ""
+		for _, name := range names {
+			if all = all && format.IsBelow(name, above); !all {
+				break
+			}
+			if all, err = has(name[len(above)+1:]); err != nil {
+				return "", err
+			}
+		}
+		if all {
+			return above, nil
+		}
+	}
+	if len(names) == 1 {
 		return names[0], nil
 	}
 	return "", nil

@@ -63,6 +63,13 @@ func borgOptions(app *App, place string, role Role) borg.Options {
 	}
 }
 
+// borgCuts says how borg cuts files in a repository.
+func borgCuts(ctx context.Context, system format.System) (cuts Cuts, err error) {
+	cuts.Keys.HasSeed = true
+	cuts.Spec, cuts.Keys.Seed, err = system.(*borg.Repository).Cuts(ctx)
+	return cuts, borgError(err)
+}
+
 // borgError says what to do about an error of a borg repository.
 func borgError(err error) error {
 	switch {
@@ -74,6 +81,8 @@ func borgError(err error) error {
 		return &Error{Code: ExitNoKey, Err: err, Fix: "set BORG_KEY_FILE, or BORG_KEYS_DIR, to where borg keeps the key of this repository; borg key export writes one"}
 	case errors.Is(err, borg.ErrLocked):
 		return &Error{Err: err, Fix: "wait until the other one is done; if it is not running any more, remove its lock with borg break-lock"}
+	case errors.Is(err, borg.ErrCuts):
+		return &Error{Err: err, Fix: "leave --chunker-from out, and name a splitter with --chunker; or let borg make one more archive with its usual parameters"}
 	case errors.Is(err, borg.ErrVersion):
 		return &Error{Err: err, Fix: "use a newer bk for this repository, or for one of Borg 2 borg itself"}
 	}

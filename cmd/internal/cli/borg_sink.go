@@ -16,10 +16,13 @@ import (
 	"github.com/bk-backup/bk/format/borg"
 )
 
+// borgSinkOptions are the keys of -o for a sink for borg.
+var borgSinkOptions = []string{"compression", "encryption", "key-file"}
+
 // createBorg opens a borg repository for writing, or makes one.
 func createBorg(ctx context.Context, app *App, place string, opts SinkOptions) (ForeignSink, error) {
 	var encryption, compression, keyFile string
-	if err := settings("borg", opts.Settings, map[string]*string{"encryption": &encryption, "compression": &compression, "key-file": &keyFile}); err != nil {
+	if err := settings("borg", opts.Settings, keysOf(borgSinkOptions, &compression, &encryption, &keyFile)); err != nil {
 		return nil, err
 	}
 	if strings.Contains(place, "::") {
@@ -46,8 +49,6 @@ func createBorg(ctx context.Context, app *App, place string, opts SinkOptions) (
 	read := borgOptions(app, place, RoleTarget)
 	_, err = os.Stat(filepath.Join(place, "config"))
 	switch {
-	case err == nil && encryption != "":
-		return nil, Usagef("-o encryption=%s: there is a repository already, and it has its mode", encryption)
 	case errors.Is(err, os.ErrNotExist):
 		passphrase, err := initBorg(ctx, app, place, encryption, keyFile)
 		if err != nil {
@@ -68,6 +69,9 @@ func createBorg(ctx context.Context, app *App, place string, opts SinkOptions) (
 	if err != nil {
 		st.Close()
 		return nil, borgError(err)
+	}
+	if encryption != "" && encryption != s.Encryption() {
+		return nil, errors.Join(Usagef("-o encryption=%s: there is a repository already, and its mode is %s", encryption, s.Encryption()), s.Close())
 	}
 	return borgSink{s}, nil
 }

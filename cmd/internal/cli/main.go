@@ -32,8 +32,9 @@ type App struct {
 	Stderr io.Writer
 	Common
 
-	lossy    bool      // something was lost or could not be read: exit code 3
-	progress *progress // the line on the terminal, if there is one
+	lossy    bool              // something was lost or could not be read: exit code 3
+	progress *progress         // the line on the terminal, if there is one
+	answers  map[string]string // passphrases that were asked for, by what for
 }
 
 // Common are the flags of every program.
@@ -78,7 +79,7 @@ func run(name, summary string, cmd any, args []string) (code int) {
 		kong.Writers(app.Stdout, app.Stderr),
 		kong.Exit(func(c int) { exited = c; panic(exitNow{}) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, Summary: false}),
-		kong.Vars{"version": Version, "systems": foreignNames()},
+		kong.Vars{"version": Version, "systems": foreignNames(foreignSystem.canBeRead), "targets": foreignNames(foreignSystem.canBeWritten)},
 	)
 	if err != nil {
 		panic(fmt.Sprintf("%s: flags: %v", name, err))

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/chunker"
 	"github.com/bk-backup/bk/format/restic"
 	"github.com/bk-backup/bk/repo/store"
 )
@@ -50,7 +51,7 @@ func resticError(err error) error {
 
 // createRestic opens a restic repository for writing, or makes one.
 func createRestic(ctx context.Context, app *App, place string, opts SinkOptions) (ForeignSink, error) {
-	o, err := app.resticSinkOptions(ctx, place, opts)
+	o, err := app.resticTarget(ctx, place, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -69,8 +70,11 @@ func createRestic(ctx context.Context, app *App, place string, opts SinkOptions)
 	return resticSink{s}, nil
 }
 
-// resticSinkOptions reads the options that a sink for restic has.
-func (app *App) resticSinkOptions(ctx context.Context, place string, opts SinkOptions) (restic.SinkOptions, error) {
+// resticSinkOptions are the keys of -o for a sink for restic.
+var resticSinkOptions = []string{"chunker-from", "compression", "version"}
+
+// resticTarget reads the options that a sink for restic has.
+func (app *App) resticTarget(ctx context.Context, place string, opts SinkOptions) (restic.SinkOptions, error) {
 	o := restic.SinkOptions{
 		Strict: opts.Strict, Held: opts.Held, Log: app.Logger(), OnProgress: opts.OnProgress,
 		Program: app.Name + " " + Version, PID: os.Getpid(), UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
@@ -94,13 +98,12 @@ func (app *App) resticSinkOptions(ctx context.Context, place string, opts SinkOp
 		return passphrase, err
 	}
 	var version, compression, from string
-	known := map[string]*string{"version": &version, "compression": &compression, "chunker-from": &from}
-	if err := settings("restic", opts.Settings, known); err != nil {
+	if err := settings("restic", opts.Settings, keysOf(resticSinkOptions, &from, &compression, &version)); err != nil {
 		return o, err
 	}
 	if from != "" {
 		var err error
-		if o.Polynomial, err = app.ResticPolynomial(ctx, from); err != nil {
+		if o.Polynomial, err = app.resticPolynomial(ctx, from); err != nil {
 			return o, err
 		}
 	}
@@ -127,19 +130,26 @@ func (app *App) resticSinkOptions(ctx context.Context, place string, opts SinkOp
 	return o, nil
 }
 
-// ResticPolynomial returns the polynomial of the restic repository at a URL, which
-// begins with restic:.
-func (app *App) ResticPolynomial(ctx context.Context, url string) (uint64, error) {
+// resticPolynomial returns the polynomial of another restic repository.
+func (app *App) resticPolynomial(ctx context.Context, url string) (uint64, error) {
 	scheme, place := store.SplitLocation(url)
 	if scheme != "restic" {
-		return 0, Usagef("a splitter is taken over from a restic repository, restic:PATH, not from %q", url)
+		return 0, Usagef("-o chunker-from: a polynomial is taken over from a restic repository, restic:PATH, not from %q", url)
 	}
 	system, err := openRestic(ctx, app, place, SourceOptions{Role: RoleSource})
 	if err != nil {
 		return 0, err
 	}
 	defer system.Close()
-	return system.(*restic.Repository).Polynomial()
+	cuts, err := resticCuts(ctx, system)
+	return cuts.Keys.Polynomial, err
+}
+
+// resticCuts says how restic cuts files in a repository.
+func resticCuts(_ context.Context, system format.System) (cuts Cuts, err error) {
+	cuts.Spec = chunker.ResticRabin
+	cuts.Keys.Polynomial, err = system.(*restic.Repository).Polynomial()
+	return cuts, err
 }
 
 type resticSink struct{ *restic.Sink }

@@ -54,8 +54,28 @@ func firstLine(b []byte) string {
 	return strings.TrimSuffix(string(line), "\r")
 }
 
-// ask reads from the terminal itself: standard input may be a stream.
+// newSecret is how the question for a new passphrase begins.
+const newSecret = "new "
+
+// ask reads from the terminal itself: standard input may be a stream. What was
+// answered is not asked for again.
 func (app *App) ask(src SecretSource) (string, error) {
+	about := strings.TrimPrefix(src.Prompt, newSecret)
+	if p, ok := app.answers[about]; ok && !src.Twice {
+		return p, nil
+	}
+	p, err := app.askNow(src)
+	if err != nil {
+		return "", err
+	}
+	if app.answers == nil {
+		app.answers = make(map[string]string)
+	}
+	app.answers[about] = p
+	return p, nil
+}
+
+func (app *App) askNow(src SecretSource) (string, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
 		return "", &Error{Code: ExitNoKey, Op: "find a passphrase",

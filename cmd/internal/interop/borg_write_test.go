@@ -136,7 +136,8 @@ func (r *borgTarget) asBorg(state string) string {
 
 // TestBorgModes makes a repository of every mode of encryption.
 func TestBorgModes(t *testing.T) {
-	for i, mode := range []string{"repokey-blake2", "keyfile-blake2", "repokey", "keyfile", "authenticated-blake2", "authenticated", "none"} {
+	modes := []string{"repokey-blake2", "keyfile-blake2", "repokey", "keyfile", "authenticated-blake2", "authenticated", "none"}
+	for i, mode := range modes {
 		t.Run(mode, func(t *testing.T) {
 			r := newBorgTarget(t)
 			r.tree.fill()
@@ -144,9 +145,10 @@ func TestBorgModes(t *testing.T) {
 			compression := []string{"keep", "lz4", "none", "zstd,1"}[i%4]
 			r.convert(r.export("--all"), r.imports("-o", "encryption="+mode, "-o", "compression="+compression))
 			r.check()
-			res := pipe(t, nil, r.export("--all"), r.imports("-o", "encryption="+mode))
+			r.convert(r.export("--all"), r.imports("-o", "encryption="+mode))
+			res := pipe(t, nil, r.export("--all"), r.imports("-o", "encryption="+modes[(i+1)%len(modes)]))
 			if res.codes[1] != 2 || !strings.Contains(res.stderr[1], "there is a repository already") {
-				t.Errorf("a mode for a repository that has one: %d, %s", res.codes[1], res.stderr[1])
+				t.Errorf("another mode for a repository that has one: %d, %s", res.codes[1], res.stderr[1])
 			}
 		})
 	}

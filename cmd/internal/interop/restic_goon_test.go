@@ -20,6 +20,27 @@ type backupSummary struct {
 	BytesNew  uint64 `json:"bytes_new"`
 }
 
+// backupOf backs a tree up and says how that was.
+func backupOf(t *testing.T, bk, top string, flags ...string) (s backupSummary) {
+	t.Helper()
+	out := pipe(t, nil, program(t, "bk-backup", append([]string{"-q", "--json", "-r", bk, top}, flags...)...))
+	lines := strings.Split(strings.TrimSpace(out.stderr[0]), "\n")
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &s); err != nil || out.codes[0] != 0 {
+		t.Fatalf("ended with %d, %v: %s", out.codes[0], err, out.stderr[0])
+	}
+	return s
+}
+
+// overwrite changes a part of a file.
+func (tr *tree) overwrite(name string, offset int64, with string) {
+	tr.t.Helper()
+	f, err := os.OpenFile(tr.path(name), os.O_RDWR, 0)
+	tr.check(err)
+	_, err = f.WriteAt([]byte(with), offset)
+	tr.check(err)
+	tr.check(f.Close())
+}
+
 // TestGoingOnAfterRestic imports restic's history of a real tree, and goes on
 // with bk: what did not change is not read, whichever way restic was told where
 // the tree is, and what changes shares its other chunks with what was imported.
@@ -45,26 +66,13 @@ func TestGoingOnAfterRestic(t *testing.T) {
 			bk := filepath.Join(t.TempDir(), "bk")
 			mustPipe(t, nil, program(t, "bk-init", "-q", "-r", bk, "--chunker-from", "restic:"+r.dir))
 			mustPipe(t, nil, program(t, "bk-export", "-q", "-r", "restic:"+r.dir, "--all"), program(t, "bk-import", "-q", "-r", bk))
-			backup := func() (s backupSummary) {
-				t.Helper()
-				out := pipe(t, nil, program(t, "bk-backup", "-q", "--json", "-r", bk, r.tree.top))
-				lines := strings.Split(strings.TrimSpace(out.stderr[0]), "\n")
-				if err := json.Unmarshal([]byte(lines[len(lines)-1]), &s); err != nil || out.codes[0] != 0 {
-					t.Fatalf("ended with %d, %v: %s", out.codes[0], err, out.stderr[0])
-				}
-				return s
-			}
 			// Above the tree lie directories that restic has only if it was given
 			// the whole path.
-			if s := backup(); s.Read != 0 || s.BytesNew != 0 || s.Unchanged < 15 || s.New > 10 || s.Removed != 0 {
+			if s := backupOf(t, bk, r.tree.top); s.Read != 0 || s.BytesNew != 0 || s.Unchanged < 15 || s.New > 10 || s.Removed != 0 {
 				t.Errorf("the first backup: %+v", s)
 			}
-			f, err := os.OpenFile(r.tree.path("big"), os.O_RDWR, 0)
-			r.tree.check(err)
-			_, err = f.WriteAt([]byte("changed"), 6<<20)
-			r.tree.check(err)
-			r.tree.check(f.Close())
-			if s := backup(); s.Read != 12<<20 || s.BytesNew == 0 || s.BytesNew > 8<<20 {
+			r.tree.overwrite("big", 6<<20, "changed")
+			if s := backupOf(t, bk, r.tree.top); s.Read != 12<<20 || s.BytesNew == 0 || s.BytesNew > 8<<20 {
 				t.Errorf("after a change in the middle: %+v", s)
 			}
 			out := filepath.Join(t.TempDir(), "out")

@@ -267,7 +267,8 @@ def convert():
     if restic:
         run("%s -q -r %s backup ." % (restic, re), tree)
     def back(p):
-        return "rm -rf %s; cp -a %s.20 %s; sync" % (p, p, p)
+        # What was seen of the place before goes too: it would tell that storage went back.
+        return "rm -rf %s %s/bk-cache/*/seen-*; cp -a %s.20 %s; sync" % (p, WORK, p, p)
     compare("hist: the 21st, three programs", "bk-export -r %s --all --have <(bk-import -r %s --list-imported) | bk-filter -q | bk-import -q -r %s" % (bk, bk2, bk2),
             theirs, reset=(back(bk2), back(re2)))
     compare("hist: the 21st, cut and compressed anew", anew, theirs, reset=(back(bk3), back(re2)))
@@ -347,6 +348,8 @@ def recompress(borg, bk, anew, bk3):
     compare("hist: cut and compress all 20 anew, beside borg recreate", anew, "%s recreate --recompress -C zstd,3 %s" % (BORG, recreated), reps=1,
             reset=("rm -rf %s; BK_REPO=%s bk-init -q" % (bk3, bk3), "rm -rf %s; cp -a %s %s; sync" % (recreated, borg, recreated)))
     shutil.rmtree(recreated)
+    # borg saw the copy, which has the same id, in a newer state: it would take the original for one that was rolled back.
+    subprocess.run("rm -rf %s/borg-home/.config/borg/security %s/borg-home/.cache/borg" % (WORK, WORK), shell=True, check=True)
     taken, tarred = WORK + "/bk-of-borg", WORK + "/borg-tarred"
     compare("hist: all 20 archives of borg into bk, beside one of them by borg export-tar \\| import-tar", "bk-export -q -r borg:%s --all | bk-import -q -r %s" % (borg, taken),
             "%s export-tar %s::s19 - | %s import-tar %s::s19 -" % (BORG, borg, BORG, tarred), reps=1,

@@ -55,14 +55,15 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 	// program of the pipe may be asking before that.
 	buffered := bufio.NewReaderSize(in, 1<<16)
 	_, _ = buffered.Peek(1)
-	foreign, err := app.OpenSink(ctx, &c.RepoFlags, cli.SinkOptions{
-		Strict: c.Strict, Held: c.Held, Chunker: c.Chunker, Settings: c.Option, OnProgress: app.Progress(),
-	})
+	foreign, err := app.ForeignTarget(&c.RepoFlags)
 	if err != nil {
 		return err
 	}
 	if foreign != nil {
 		return c.runForeign(ctx, app, foreign, buffered)
+	}
+	if len(c.Option) > 0 {
+		return cli.Usagef("-o %s: this is for other systems than bk", c.Option[0])
 	}
 	receipt, err := app.OpenReceipt(&c.ReceiptFlag)
 	if err != nil {
@@ -95,33 +96,43 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 }
 
 // runForeign stores the stream in another system.
-func (c *Import) runForeign(ctx context.Context, app *cli.App, sink cli.ForeignSink, in io.Reader) error {
+func (c *Import) runForeign(ctx context.Context, app *cli.App, target *cli.ForeignTarget, in io.Reader) error {
 	if c.Compression != "" || c.Receipt != "" {
-		return errors.Join(cli.Usagef("--compression and --receipt are for repositories of bk; others have -o"), sink.Close())
+		return cli.Usagef("--compression and --receipt are for repositories of bk; others have -o")
+	}
+	sink, err := target.Open(ctx, cli.SinkOptions{
+		Strict: c.Strict, Held: c.Held, Chunker: c.Chunker, Settings: c.Option, OnProgress: app.Progress(),
+	})
+	if err != nil {
+		return err
 	}
 	copyErr := format.Copy(ctx, sink, format.NewReader(in, format.ReaderOptions{}))
 	closeErr := sink.Close()
-	sum := sink.Sums()
+	reportForeign(app, sink.Sums())
+	if copyErr != nil {
+		return copyErr
+	}
+	return closeErr
+}
+
+// reportForeign says what was done in another system.
+func reportForeign(app *cli.App, sum cli.ForeignSums) {
 	app.ReportLosses(sum.Losses)
 	if app.JSON {
 		app.JSONEvent("summary", map[string]any{
 			"snapshots_written": sum.Snapshots, "snapshots_held": sum.Held, "entries": sum.Entries, "bytes": sum.Bytes,
 			"bytes_new": sum.New, "bytes_stored": sum.Stored, "losses": lossesJSON(sum.Losses),
 		})
-	} else {
-		held := ""
-		if sum.Held > 0 {
-			held = fmt.Sprintf(", %d held already", sum.Held)
-		}
-		app.Sayf("wrote %d snapshots%s: %s entries, %s of content", sum.Snapshots, held, cli.Count(sum.Entries), cli.Bytes(sum.Bytes))
-		if sum.Stored > 0 {
-			app.Sayf("new: %s of content; %s stored", cli.Bytes(sum.New), cli.Bytes(uint64(sum.Stored)))
-		}
+		return
 	}
-	if copyErr != nil {
-		return copyErr
+	held := ""
+	if sum.Held > 0 {
+		held = fmt.Sprintf(", %d held already", sum.Held)
 	}
-	return closeErr
+	app.Sayf("wrote %d snapshots%s: %s entries, %s of content", sum.Snapshots, held, cli.Count(sum.Entries), cli.Bytes(sum.Bytes))
+	if sum.Stored > 0 {
+		app.Sayf("new: %s of content; %s stored", cli.Bytes(sum.New), cli.Bytes(uint64(sum.Stored)))
+	}
 }
 
 // noParent stands before an id in the list of what is held if the snapshot has
@@ -140,11 +151,15 @@ const (
 // list prints what the repository holds.
 func (c *Import) list(ctx context.Context, app *cli.App) error {
 	out := bufio.NewWriter(app.Stdout)
-	lines, foreign, err := app.ListImported(ctx, &c.RepoFlags)
+	foreign, err := app.ForeignTarget(&c.RepoFlags)
 	if err != nil {
 		return err
 	}
-	if foreign {
+	if foreign != nil {
+		lines, err := foreign.Imported(ctx)
+		if err != nil {
+			return fmt.Errorf("--list-imported: %w", err)
+		}
 		for _, ids := range lines {
 			for i, id := range ids {
 				if i > 0 {

@@ -68,6 +68,25 @@ func heldBy(target *repo.Repository, list []*repo.Snapshot) held {
 	return h
 }
 
+// heldByForeign is heldBy for a target of another system, which lists the ids that
+// its snapshots go by.
+func heldByForeign(lines [][]format.HeldID) held {
+	h := held{as: make(map[format.ID]bool), was: make(map[format.ID]bool), other: make(map[format.ID]string)}
+	for _, ids := range lines {
+		for _, id := range ids {
+			switch {
+			case id.Through != "":
+				h.other[id.ID] = id.Through
+			case id.Changed:
+				h.was[id.ID] = true
+			default:
+				h.as[id.ID] = true
+			}
+		}
+	}
+	return h
+}
+
 // plan says which snapshots of a source are new to a target, and in which
 // streams they go so that each is a small difference to the one before.
 // description is that of the filter between them, "" if there is none.

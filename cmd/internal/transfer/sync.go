@@ -23,8 +23,9 @@ type Sync struct {
 
 	chunkers.Flag `embed:""`
 
-	To          string `required:"" env:"BK_IMPORT_REPO" placeholder:"URL" help:"Repository to bring up to date."`
+	To          string `required:"" env:"BK_IMPORT_REPO" placeholder:"URL" help:"Repository to bring up to date: a path, or of another system ${targets}."`
 	Compression string `placeholder:"LEVEL" help:"Compress again: none, fastest, default, better, best or zstd:LEVEL. Default, keep: what comes compressed stays as it is, and the repository's setting applies to the rest."`
+	Strict      bool   `help:"Refuse what another system cannot hold, before it is written, instead of leaving it out and saying so."`
 	DryRun      bool   `help:"Say which snapshots would be brought over, and do nothing."`
 
 	filterflags.Flags `embed:""`
@@ -36,10 +37,13 @@ func (*Sync) Help() string {
 
   bk-sync -r restic:/srv/restic --to /srv/bk
   bk-sync -r /srv/bk --to /mnt/offsite --drop '*.iso'
+  bk-sync -r /srv/bk --to borg:/srv/borg -o encryption=keyfile-blake2
 
 The filter options have to be the same in every run into one target. The target's passphrase is BK_IMPORT_PASSPHRASE, else BK_PASSPHRASE (or _FILE, _COMMAND), or it is asked for. Over a network or with other programs between, the same is
 
-  bk-export --all --have <(bk-import --list-imported) | bk-filter --drop '*.iso' | bk-import`
+  bk-export --all --have <(bk-import --list-imported) | bk-filter --drop '*.iso' | bk-import
+
+The target may be of another system: restic:DIR, borg:DIR, or tar:DIR/ for an archive for each snapshot. It is made if it is not there, -o, --chunker and passphrases are as with bk-import, and what it holds is recognised again. -o KEY=VALUE goes to the source or the target, whichever has that key.`
 }
 
 // Run brings the target up to date.
@@ -51,6 +55,16 @@ func (c *Sync) Run(ctx context.Context, app *cli.App) error {
 	sel, err := c.Selection()
 	if err != nil {
 		return err
+	}
+	foreign, err := app.ForeignTarget(&cli.RepoFlags{Repo: c.To})
+	if err != nil {
+		return err
+	}
+	if foreign != nil {
+		return c.toForeign(ctx, app, foreign, opts, sel)
+	}
+	if c.Strict {
+		return cli.Usagef("--strict is for targets of other systems: a repository of bk holds everything")
 	}
 	source, err := app.OpenSystem(ctx, &c.SourceFlags)
 	if err != nil {
@@ -94,13 +108,13 @@ func (c *Sync) Run(ctx context.Context, app *cli.App) error {
 			return err
 		}
 	}
-	list = s.choose(cli.Select(list, sel))
+	list = choose(cli.Select(list, sel), &s.filter)
 	runs, kept, err := plan(list, heldBy(target, s.known), opts.Description())
 	if err != nil {
 		return err
 	}
 	if c.DryRun {
-		return s.announce(list, runs, kept)
+		return announce(app, list, runs, kept)
 	}
 	err = s.all(ctx, runs)
 	s.sum.HeldAlready += kept
@@ -124,9 +138,9 @@ type syncer struct {
 
 // choose applies the filter's choice of snapshots here, where all of them are
 // known, so that nothing is read of those that are left out.
-func (s *syncer) choose(list []*format.Snapshot) []*format.Snapshot {
-	rules := s.filter.Snapshots
-	s.filter.Snapshots = nil
+func choose(list []*format.Snapshot, opts *filter.Options) []*format.Snapshot {
+	rules := opts.Snapshots
+	opts.Snapshots = nil
 	return chooseSnapshots(list, rules)
 }
 
@@ -207,7 +221,7 @@ func (s *syncer) one(ctx context.Context, r run) (sum repo.Imported, err error) 
 }
 
 // announce says what would be done.
-func (s *syncer) announce(list []*format.Snapshot, runs []run, kept int) error {
+func announce(app *cli.App, list []*format.Snapshot, runs []run, kept int) error {
 	byID := make(map[format.ID]*format.Snapshot, len(list))
 	for _, snap := range list {
 		byID[snap.ID] = snap
@@ -217,15 +231,15 @@ func (s *syncer) announce(list []*format.Snapshot, runs []run, kept int) error {
 		for _, id := range r.snapshots {
 			count++
 			snap := byID[id]
-			if s.app.JSON {
-				s.app.JSONEvent("snapshot", cli.SnapshotJSON(snap))
+			if app.JSON {
+				app.JSONEvent("snapshot", cli.SnapshotJSON(snap))
 				continue
 			}
-			if _, err := fmt.Fprintf(s.app.Stdout, "%s  %s  %s\n", id.Short(), cli.TimeText(snap.Time), cli.Printable(snap.Host)); err != nil {
+			if _, err := fmt.Fprintf(app.Stdout, "%s  %s  %s\n", id.Short(), cli.TimeText(snap.Time), cli.Printable(snap.Host)); err != nil {
 				return err
 			}
 		}
 	}
-	s.app.Sayf("would bring over %d snapshots, %d held already", count, kept)
+	app.Sayf("would bring over %d snapshots, %d held already", count, kept)
 	return nil
 }

@@ -33,7 +33,7 @@ func sync(t testing.TB, source format.System, target *repo.Repository, opts filt
 	}
 	app := &cli.App{Name: "bk-sync", Stderr: io.Discard, Common: cli.Common{Quiet: true}}
 	s := syncer{app: app, source: source, target: target, filter: opts, known: known}
-	runs, kept, err := plan(s.choose(list), heldBy(target, known), opts.Description())
+	runs, kept, err := plan(choose(list, &s.filter), heldBy(target, known), opts.Description())
 	if err != nil {
 		return repo.Imported{}, kept, err
 	}
