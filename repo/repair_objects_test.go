@@ -1,13 +1,16 @@
 package repo
 
 import (
+	"context"
 	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/store"
 	"github.com/bk-backup/bk/repo/store/mem"
+	"github.com/bk-backup/bk/repo/store/storetest"
 )
 
 // fromCopy are options that look for what is lost in a copy of a repository.
@@ -106,5 +109,39 @@ func TestRepairObjectsOfOthers(t *testing.T) {
 	begin.Damage(name, func(b []byte) []byte { b[200] ^= 1; return b })
 	if out := mustRepair(t, begin, fromCopy(t, other)); len(out.Objects) > 0 {
 		t.Errorf("put back: %v", out.Objects)
+	}
+}
+
+// TestRepairObjectsCrashes stops a repair with a copy at every change that it
+// makes: the next one completes it, since the snapshot that was damaged is named
+// by a later one.
+func TestRepairObjectsCrashes(t *testing.T) {
+	t.Parallel()
+	begin, m := checkable(t, seal.SuiteAES256GCM)
+	list := relist(t, mustOpen(t, begin))
+	damaged := begin.Clone()
+	damaged.Damage(list[1].objectName(), func(b []byte) []byte { b[200] ^= 1; return b })
+	copied := mustOpen(t, begin)
+	cases := storetest.EachCrash(t,
+		func(*testing.T) store.Store { return damaged.Clone() },
+		func(t *testing.T, s *storetest.Crash) {
+			if _, err := tryRepair(s, RepairOptions{From: []ChunkSource{copied}}); s.Crashed() == (err == nil) {
+				t.Errorf("crashed: %t, error: %v", s.Crashed(), err)
+			}
+		},
+		func(t *testing.T, s store.Store, _ int) {
+			mustRepair(t, s, RepairOptions{From: []ChunkSource{copied}})
+			checkWhole(t, s, m.listings(), list)
+			r, err := openStore(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if out, err := r.Check(context.Background(), readAll); err != nil || len(out.Findings) > 0 {
+				t.Errorf("after the crash and another repair: %+v, %v", out.Findings, err)
+			}
+		})
+	if cases < 4 {
+		t.Errorf("%d crashes", cases)
 	}
 }
