@@ -3,6 +3,7 @@ package borg
 import (
 	"encoding/hex"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -13,6 +14,7 @@ type config struct {
 	segmentsPerDir uint64
 	maxSegmentSize uint64
 	appendOnly     bool
+	quota          int64 // bytes that all that was put may take, 0 for any number
 	id             [32]byte
 	key            string // base64, of the modes that keep keys in the repository
 }
@@ -54,6 +56,10 @@ func parseConfig(b []byte) (*config, error) {
 			return nil, fmt.Errorf("its %s is %q: %w", name, values[name], ErrDamaged)
 		}
 	}
+	var ok bool
+	if c.quota, ok = parseFileSize(values["storage_quota"]); !ok {
+		return nil, fmt.Errorf("its storage_quota is %q: %w", values["storage_quota"], ErrDamaged)
+	}
 	raw, err := hex.DecodeString(values["id"])
 	switch {
 	case c.version != 1:
@@ -65,4 +71,22 @@ func parseConfig(b []byte) (*config, error) {
 	}
 	c.id = [32]byte(raw)
 	return c, nil
+}
+
+// parseFileSize reads a size as borg does: a number, with K, M, G, T or P behind
+// it for powers of 1000; nothing is 0.
+func parseFileSize(text string) (size int64, ok bool) {
+	factor := 1.0
+	if n := len(text); n > 0 {
+		if power := strings.IndexByte("KMGTP", text[n-1]); power >= 0 {
+			text, factor = text[:n-1], math.Pow(1000, float64(power+1))
+		}
+	} else {
+		return 0, true
+	}
+	number, err := strconv.ParseFloat(text, 64)
+	if number *= factor; err != nil || !(number >= 0 && number < math.MaxInt64) {
+		return 0, false
+	}
+	return int64(number), true
 }

@@ -14,6 +14,8 @@ var (
 	ErrVersion = errors.New("it was made by a version of borg that is not known")
 	// ErrDamaged: something is not what it was when it was written.
 	ErrDamaged = errors.New("it is damaged")
+	// ErrQuota: more would not fit into what the repository may take.
+	ErrQuota = errors.New("the repository's storage_quota is used up")
 	// ErrMissing: an object is not in the repository.
 	ErrMissing = errors.New("it is missing")
 )

@@ -17,6 +17,8 @@ type logWriter struct {
 	dir     string
 	perDir  uint64
 	sizeMax int64 // of a segment, which one entry may exceed
+	quota   int64 // of all that was put, 0 for none
+	used    int64 // of it, what the log took before and what was put since
 	next    uint32
 	first   uint32 // the first segment that is not committed
 	file    *os.File
@@ -53,12 +55,26 @@ func (l *logWriter) append(tag byte, id *objectID, data []byte) (place, error) {
 	if len(l.buf) > entrySizeMax {
 		return place{}, fmt.Errorf("write to %s: an entry of %d bytes is more than %d", l.file.Name(), len(l.buf), entrySizeMax)
 	}
+	if tag == tagPut {
+		if err := l.take(int64(len(l.buf))); err != nil {
+			return place{}, err
+		}
+	}
 	at := place{l.number, uint32(l.offset)}
 	if _, err := l.w.Write(l.buf); err != nil {
 		return place{}, fmt.Errorf("write to the log of a borg repository: %w", err)
 	}
 	l.offset += int64(len(l.buf))
 	return at, nil
+}
+
+// take uses up some of the quota. What is superseded or deleted counts until
+// borg compact has removed it, as with borg.
+func (l *logWriter) take(size int64) error {
+	if l.used += size; l.quota == 0 || l.used <= l.quota {
+		return nil
+	}
+	return fmt.Errorf("write %d bytes to the log, of which %d are there: it may take %d: %w", size, l.used-size, l.quota, ErrQuota)
 }
 
 // begin begins a segment.

@@ -175,6 +175,13 @@ func (s *Sink) prepare(ctx context.Context) error {
 		return err
 	}
 	s.log = newLogWriter(s.dir, s.r.config.segmentsPerDir, int64(min(s.r.config.maxSegmentSize, segmentSizeMax)), last+1)
+	s.log.quota = s.r.config.quota
+	for _, seg := range s.r.segments {
+		s.log.used += seg.size
+	}
+	if err := s.log.take(0); err != nil {
+		return err
+	}
 	if !s.r.keys.mode.encrypts() {
 		return nil
 	}

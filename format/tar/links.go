@@ -1,7 +1,6 @@
 package tar
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/bk-backup/bk/format"
@@ -36,7 +35,7 @@ func (s *source) link(u *unit, units <-chan *unit, p *parser) error {
 		return s.index.alias(e.Path, target.place, true)
 	case !s.canRepeat(target):
 		if s.export.Flat {
-			return fmt.Errorf("hard link %q: its content lies further ahead, and a flat stream has to repeat it: %w", e.Path, errNeedsSeek)
+			return fmt.Errorf("hard link %q: %w", "/"+e.Path, errNeedsSeek)
 		}
 		s.lose(format.LossUnreadable, e.Path, fmt.Errorf("it is a hard link to %q, which was dropped and not read: %w", u.link, errNeedsSeek))
 		return nil
@@ -58,7 +57,19 @@ func (s *source) link(u *unit, units <-chan *unit, p *parser) error {
 	return s.repeat(target, e.Path)
 }
 
-var errNeedsSeek = errors.New("uncompress the archive into a file first, which can be read at any place")
+// needsSeekError says that content has to be read a second time.
+type needsSeekError struct{}
+
+var errNeedsSeek error = needsSeekError{}
+
+func (needsSeekError) Error() string {
+	return "its content lies further ahead, and a compressed archive, or one in a pipe, cannot be read there again"
+}
+
+// FixText says what to do.
+func (needsSeekError) FixText() string {
+	return "uncompress the archive into a file first, with gunzip or zstd -d, and name that file"
+}
 
 // stored reports whether a member's chunks were sent and remembered.
 func (s *source) stored(r *record) bool {

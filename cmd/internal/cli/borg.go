@@ -79,6 +79,8 @@ func borgError(err error) error {
 		return &Error{Code: ExitNoKey, Err: err, Fix: "check the passphrase: BORG_PASSPHRASE, BORG_PASSCOMMAND, BORG_PASSPHRASE_FD, those of BK_PASSPHRASE, or what was typed"}
 	case errors.Is(err, borg.ErrNoKeyFile):
 		return &Error{Code: ExitNoKey, Err: err, Fix: "set BORG_KEY_FILE, or BORG_KEYS_DIR, to where borg keeps the key of this repository; borg key export writes one"}
+	case errors.Is(err, borg.ErrQuota):
+		return &Error{Err: err, Fix: "make room with borg prune and borg compact, or let it take more: borg config REPOSITORY storage_quota 100G; then run the same again"}
 	case errors.Is(err, borg.ErrLocked):
 		return &Error{Err: err, Fix: "wait until the other one is done; if it is not running any more, remove its lock with borg break-lock"}
 	case errors.Is(err, borg.ErrCuts):

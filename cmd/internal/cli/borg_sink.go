@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/borg"
 )
 
@@ -187,6 +188,9 @@ func cardNumber() (n uint64) {
 }
 
 type borgSink struct{ *borg.Sink }
+
+// Write implements format.Sink.
+func (s borgSink) Write(rec format.Record) error { return borgError(s.Sink.Write(rec)) }
 
 func (s borgSink) Sums() ForeignSums {
 	w := s.Summary()

@@ -97,15 +97,31 @@ func (app *App) fail(err error) int {
 // Fix returns what a program advises about an error; it may be empty.
 func Fix(err error) string { return fixOf(err) }
 
-// fixOf returns the outermost advice in the chain.
+// advice returns the outermost advice in the chain, or "".
+func advice(err error) string {
+	if own, ok := err.(*Error); ok && own.Fix != "" {
+		return own.Fix
+	}
+	if f, ok := err.(interface{ FixText() string }); ok && f.FixText() != "" {
+		return f.FixText()
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return advice(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			if text := advice(one); text != "" {
+				return text
+			}
+		}
+	}
+	return ""
+}
+
+// fixOf returns what to do about an error.
 func fixOf(err error) string {
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		if own, ok := e.(*Error); ok && own.Fix != "" {
-			return own.Fix
-		}
-		if f, ok := e.(interface{ FixText() string }); ok && f.FixText() != "" {
-			return f.FixText()
-		}
+	if text := advice(err); text != "" {
+		return text
 	}
 	if errors.Is(err, syscall.EPIPE) {
 		return "look at what the program that reads the stream said"
