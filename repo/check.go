@@ -108,8 +108,12 @@ var ErrOutrun = errors.New("snapshots were forgotten and garbage was collected a
 // settledCheck checks, and begins anew if it found something and others have
 // deleted meanwhile what it was looking at. The caller closes the cache.
 func (r *Repository) settledCheck(ctx context.Context, opts CheckOptions) (*checker, error) {
+	var last error
 	for range checkTriesMax {
 		k, err := r.check(ctx, opts)
+		if last = err; errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
+			continue // it was listed, and deleted before it was read
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -124,6 +128,9 @@ func (r *Repository) settledCheck(ctx context.Context, opts CheckOptions) (*chec
 		if err != nil {
 			return nil, err
 		}
+	}
+	if last != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOutrun, last)
 	}
 	return nil, ErrOutrun
 }
@@ -169,7 +176,7 @@ func (r *Repository) check(ctx context.Context, opts CheckOptions) (_ *checker, 
 		return nil, err
 	}
 	for _, step := range []func() error{
-		k.objects, k.list, k.readIndex, k.listPacks, k.walk, k.measure, k.comparePacks, k.weigh, k.touch, k.chain,
+		k.objects, k.list, k.readIndex, k.readPlans, k.listPacks, k.walk, k.measure, k.comparePacks, k.weigh, k.touch, k.chain,
 	} {
 		if err := step(); err != nil {
 			k.cache.Close()
@@ -286,7 +293,7 @@ func (k *checker) readIndex() error {
 			done++
 			return k.fetchIndex(ctx, sum)
 		})
-		if errors.Is(err, store.ErrNotFound) && tries < 4 {
+		if errors.Is(err, store.ErrNotFound) && tries < indexTriesMax {
 			continue // another index stands in for it by now
 		}
 		k.indexes = names

@@ -91,6 +91,32 @@ func (r *Repository) checkObject(ctx context.Context, info store.Info) error {
 	return err
 }
 
+// readPlans reads which packs were deleted as garbage: a writer that was slow may
+// have listed one in an index afterwards, on which nobody relies. Plans that are
+// damaged are findings already.
+func (k *checker) readPlans() error {
+	for tries := 0; ; tries++ {
+		k.plans = nil
+		err := k.r.store.List(k.ctx, seal.KindPlan.Dir(), func(info store.Info) error {
+			name, ok := seal.ParseName(info.Name)
+			if !ok {
+				return nil
+			}
+			p, err := k.r.loadPlan(k.ctx, name.Number, info.Created)
+			if errors.Is(err, store.ErrNotFound) || k.ctx.Err() != nil {
+				return err
+			}
+			if err == nil {
+				k.plans = append(k.plans, p)
+			}
+			return nil
+		})
+		if !errors.Is(err, store.ErrNotFound) || tries == indexTriesMax {
+			return err // otherwise one was replaced by a later one meanwhile
+		}
+	}
+}
+
 // chain compares the snapshots with each other and with what was forgotten: each
 // of them names those before it.
 func (k *checker) chain() error {

@@ -157,6 +157,9 @@ func (k *checker) onePack(ctx context.Context, info store.Info, whole bool, h en
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if k.collected(name.Sum, err) {
+		return nil
+	}
 	what := Damaged
 	if err == nil {
 		var own entrySum
@@ -188,6 +191,9 @@ func (k *checker) onePack(ctx context.Context, info store.Info, whole bool, h en
 	if err := p.all(list); err != nil {
 		return err
 	}
+	if k.collected(name.Sum, p.first) {
+		return nil
+	}
 	k.mu.Lock()
 	k.out.PacksRead.add(info.Size)
 	k.mu.Unlock()
@@ -199,6 +205,13 @@ func (k *checker) onePack(ctx context.Context, info store.Info, whole bool, h en
 		k.setBad(name.Sum, p.bad)
 	}
 	return nil
+}
+
+// collected reports whether a pack that is not there any more was garbage: no
+// index lists it, and nothing that it holds is needed. Of others it is outrun that
+// tells, since a collection deletes what lists a pack before the pack.
+func (k *checker) collected(pack [32]byte, err error) bool {
+	return errors.Is(err, store.ErrNotFound) && len(k.expected[pack]) == 0 && k.packs[pack].liveCount == 0
 }
 
 // suspect notes a pack that is not what it should be: each of its chunks is

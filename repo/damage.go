@@ -40,6 +40,14 @@ type lostSet map[lostChunk]bool
 func (s lostSet) meta(id format.ID) bool { return s[lostChunk{seal.ChunkMeta, id}] }
 func (s lostSet) data(id format.ID) bool { return s[lostChunk{seal.ChunkData, id}] }
 
+// metaFunc is meta, or nil if nothing is lost.
+func (s lostSet) metaFunc() func(format.ID) bool {
+	if len(s) == 0 {
+		return nil
+	}
+	return s.meta
+}
+
 // isPartOf reports whether err says that a part of a listing cannot be read which
 // is known to be lost.
 func (s lostSet) isPartOf(err error) bool {

@@ -32,6 +32,8 @@ type Diff struct {
 	r          *Repository
 	ctx        context.Context
 	diff       *tree.Diff
+	sides      [2]*Snapshot
+	onGap      func(Gap)
 	change     Change
 	entries    [2]format.Entry
 	older, new chunkCount
@@ -44,16 +46,36 @@ type chunkCount struct {
 	chunks, bytes uint64
 }
 
-// Diff opens the difference between two snapshots, or between what they have at
-// and below a path. Close must be called.
-func (r *Repository) Diff(ctx context.Context, older, newer *Snapshot, below string) (*Diff, error) {
+// Diff opens the difference between two snapshots. Close must be called. What
+// lies in a gap of one of the listings is compared in neither.
+func (r *Repository) Diff(ctx context.Context, older, newer *Snapshot, opts ListingOptions) (*Diff, error) {
+	d := &Diff{r: r, ctx: ctx, sides: [2]*Snapshot{older, newer}, onGap: opts.OnGap, older: chunkCount{ids: newIDSet()}, new: chunkCount{ids: newIDSet()}}
 	loader := metaReader{r}
-	diff, err := tree.NewDiff(ctx, tree.Listing{Chunks: loader, Root: older.Root}, tree.Listing{Chunks: loader, Root: newer.Root},
-		tree.DiffOptions{Below: below, ReadAhead: 2 * r.workers()})
+	do := tree.DiffOptions{Below: opts.Below, ReadAhead: 2 * r.workers()}
+	lost, err := r.knownLost(ctx)
+	if opts.OnGap != nil {
+		do.Lost = lost.metaFunc()
+		do.OnGap = func(isNewer bool, gap tree.Gap) error {
+			side := older
+			if isNewer {
+				side = newer
+			}
+			d.gap(gapOf(gap), side)
+			return nil
+		}
+	}
+	if err == nil {
+		d.diff, err = tree.NewDiff(ctx, tree.Listing{Chunks: loader, Root: older.Root}, tree.Listing{Chunks: loader, Root: newer.Root}, do)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("compare snapshots %s and %s: %w", older.ID.Short(), newer.ID.Short(), err)
 	}
-	return &Diff{r: r, ctx: ctx, diff: diff, older: chunkCount{ids: newIDSet()}, new: chunkCount{ids: newIDSet()}}, nil
+	return d, nil
+}
+
+func (d *Diff) gap(g Gap, snapshots ...*Snapshot) {
+	g.Snapshots = snapshots
+	d.onGap(g)
 }
 
 // Next returns the next change, in path order, valid until the next call. At the
@@ -65,18 +87,10 @@ func (d *Diff) Next() (*Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		d.change = Change{Path: c.Path}
-		if c.Old != nil {
-			d.change.Old = &d.entries[0]
-			if err := c.Old.Decode(d.ctx, d.change.Old); err != nil {
-				return nil, err
-			}
-		}
-		if c.New != nil {
-			d.change.New = &d.entries[1]
-			if err := c.New.Decode(d.ctx, d.change.New); err != nil {
-				return nil, err
-			}
+		if whole, err := d.decode(c); err != nil {
+			return nil, err
+		} else if !whole {
+			continue
 		}
 		if c.Old != nil && c.New != nil {
 			same := c.Old.SameContent(c.New)
@@ -85,11 +99,39 @@ func (d *Diff) Next() (*Change, error) {
 				continue
 			}
 		}
-		if err := d.count(c); err != nil {
+		if err := d.count(c); err != nil && d.onGap != nil && isGap(d.ctx, err) {
+			d.gap(Gap{Path: c.Path, One: true, Err: err}, d.sides[:]...)
+		} else if err != nil {
 			return nil, fmt.Errorf("compare the content of %q: %w", "/"+c.Path, err)
 		}
 		return &d.change, nil
 	}
+}
+
+// decode makes the change of what the listings have. It is not whole if one of
+// the entries cannot be read.
+func (d *Diff) decode(c *tree.Change) (whole bool, err error) {
+	d.change = Change{Path: c.Path}
+	for i, it := range []*tree.Item{c.Old, c.New} {
+		if it == nil {
+			continue
+		}
+		err := it.Decode(d.ctx, &d.entries[i])
+		if err != nil && d.onGap != nil && isGap(d.ctx, err) {
+			d.gap(Gap{Path: c.Path, One: true, Err: err}, d.sides[i])
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	if c.Old != nil {
+		d.change.Old = &d.entries[0]
+	}
+	if c.New != nil {
+		d.change.New = &d.entries[1]
+	}
+	return true, nil
 }
 
 // count adds the chunks of a change that only one side has.

@@ -167,11 +167,12 @@ func faultHistory() model { return randomHistory(rand.New(rand.NewPCG(8, 8)), 3,
 
 // TestImportRetries lets every call fail once with a failure that passes.
 func TestImportRetries(t *testing.T) {
+	t.Parallel()
 	m := faultHistory()
 	begin := initStore(t)
 	cases := 0
 	for _, mode := range []storetest.Mode{storetest.Before, storetest.After} {
-		cases += storetest.EachFault(t, storetest.Fault{Mode: mode, Err: store.ErrTemporary},
+		cases += storetest.StrideFaults(t, storetest.Fault{Mode: mode, Err: store.ErrTemporary}, underRace(1, 3),
 			func(*testing.T) store.Store { return begin.Clone() },
 			func(t *testing.T, s *storetest.Faulty) {
 				patient := store.Retry(s, store.Policy{Sleep: func(context.Context, time.Duration) error { return nil }})
@@ -187,6 +188,7 @@ func TestImportRetries(t *testing.T) {
 
 // TestExportFaults fails every call of an export: it fails, or it is right.
 func TestExportFaults(t *testing.T) {
+	t.Parallel()
 	m := faultHistory()
 	want := m.listings()
 	begin := initStore(t)
@@ -229,6 +231,7 @@ func TestExportFaults(t *testing.T) {
 
 // TestImportsAtOnce runs several imports into one repository.
 func TestImportsAtOnce(t *testing.T) {
+	t.Parallel()
 	st := initStore(t)
 	base := faultHistory()
 	histories := make([]model, 4)
@@ -326,6 +329,7 @@ func readable(t *testing.T, st store.Store, want []map[string]string) (ok [8]boo
 // TestDamage damages every object in several ways. What can be read without the
 // object can be read, and what cannot is refused by the object's name.
 func TestDamage(t *testing.T) {
+	t.Parallel()
 	m := faultHistory()
 	want := m.listings()
 	begin := initStore(t)

@@ -126,6 +126,7 @@ func TestFileErrors(t *testing.T) {
 
 // TestDiff compares with the differences between models.
 func TestDiff(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(8) {
 		m := randomHistory(rand.New(rand.NewPCG(seed, 3)), 4, 40)
 		r, list := stored(t, m)
@@ -141,7 +142,7 @@ func TestDiff(t *testing.T) {
 
 func checkDiff(t *testing.T, r *Repository, a, b *Snapshot, older, newer map[string]file, below string) {
 	t.Helper()
-	d, err := r.Diff(t.Context(), a, b, below)
+	d, err := r.Diff(t.Context(), a, b, ListingOptions{Below: below})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +218,7 @@ func TestDiffCounts(t *testing.T) {
 		{"a": f("a", "one", "2222", "three"), "bb": f("bb", "moves"), "c": f("c", "stays"), "d": f("d", "same", "more")},
 	}
 	r, list := stored(t, m)
-	d, err := r.Diff(t.Context(), list[0], list[1], "")
+	d, err := r.Diff(t.Context(), list[0], list[1], ListingOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

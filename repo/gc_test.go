@@ -107,7 +107,8 @@ func importOneByOne(t testing.TB, st store.Store, m model) {
 }
 
 func TestCollect(t *testing.T) {
-	for seed := range uint64(5) {
+	t.Parallel()
+	for seed := range underRace(uint64(5), 2) {
 		m := randomHistory(rand.New(rand.NewPCG(seed, 20)), 6, 40)
 		want := m.listings()
 		st := initStore(t)
@@ -406,7 +407,8 @@ func (j *jumpy) Get(ctx context.Context, name string, sizeMax int64) ([]byte, er
 // TestSchedules lets writers, a forgetter, readers and collectors work on one
 // repository at once, many times over.
 func TestSchedules(t *testing.T) {
-	seeds := uint64(12)
+	t.Parallel()
+	seeds := underRace(uint64(12), 5)
 	if testing.Short() {
 		seeds = 5
 	}

@@ -13,42 +13,70 @@ import (
 // Listing walks the entries of a snapshot in path order.
 type Listing struct {
 	ctx   context.Context
+	snap  *Snapshot
+	opts  ListingOptions
 	rd    *tree.Reader
 	item  *tree.Item
 	entry format.Entry
 }
 
-// Listing opens the listing of a snapshot, or what is at and below a path of it.
-func (r *Repository) Listing(ctx context.Context, s *Snapshot, below string) (*Listing, error) {
-	opts := tree.ReaderOptions{Below: below, ReadAhead: 4 * r.workers()}
+// ListingOptions choose what a Listing hands out; the zero value is everything.
+type ListingOptions struct {
+	// Below is a path: only what is at and below it is read.
+	Below string
+	// OnGap, if set, is told of what cannot be read, and the rest comes. If it is
+	// nil, what is known to be lost is logged, and anything else is an error.
+	OnGap func(Gap)
+}
+
+// Listing opens the listing of a snapshot. Close must be called.
+func (r *Repository) Listing(ctx context.Context, s *Snapshot, opts ListingOptions) (*Listing, error) {
 	lost, err := r.knownLost(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the listing of snapshot %s: %w", s.ID, err)
 	}
-	if len(lost) > 0 {
-		opts.Lost = lost.meta
-		opts.OnLost = func(path, before string) {
-			r.opts.Log.Warn("a part of the listing is known to be lost", "snapshot", s.ID.String(), "from", "/"+path, "up to", "/"+before)
-		}
-	}
-	rd, err := tree.NewReader(ctx, tree.Listing{Chunks: metaReader{r}, Root: s.Root}, opts)
+	l := &Listing{ctx: ctx, snap: s, opts: opts}
+	l.rd, err = tree.NewReader(ctx, tree.Listing{Chunks: metaReader{r}, Root: s.Root}, tree.ReaderOptions{
+		Below: opts.Below, ReadAhead: 4 * r.workers(), Lost: lost.metaFunc(),
+		OnGap: func(gap tree.Gap) error {
+			switch {
+			case opts.OnGap != nil:
+				l.gap(gapOf(gap))
+			case gap.Err != nil:
+				return gap.Err
+			default:
+				r.opts.Log.Warn("a part of the listing is known to be lost", "snapshot", s.ID.String(), "from", "/"+gap.Path, "up to", "/"+gap.Before)
+			}
+			return nil
+		},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the listing of snapshot %s: %w", s.ID, err)
 	}
-	return &Listing{ctx: ctx, rd: rd}, nil
+	return l, nil
+}
+
+func (l *Listing) gap(g Gap) {
+	g.Snapshots = []*Snapshot{l.snap}
+	l.opts.OnGap(g)
 }
 
 // Next returns the next entry, valid until the next call; io.EOF at the end.
 func (l *Listing) Next() (*format.Entry, error) {
-	it, err := l.rd.Next()
-	if err != nil {
-		return nil, err
+	for {
+		it, err := l.rd.Next()
+		if err != nil {
+			return nil, err
+		}
+		l.item = it
+		if err = it.Decode(l.ctx, &l.entry); err == nil {
+			return &l.entry, nil
+		}
+		if l.opts.OnGap == nil || !isGap(l.ctx, err) {
+			return nil, err
+		}
+		l.gap(Gap{Path: it.Path, One: true, Err: err})
 	}
-	l.item = it
-	if err := it.Decode(l.ctx, &l.entry); err != nil {
-		return nil, err
-	}
-	return &l.entry, nil
 }
 
 // SkipBelow moves past all that lies below the entry that Next returned last,

@@ -11,7 +11,7 @@ import (
 )
 
 // metaCacheMax bounds the plain bytes of nodes, lists and bodies that are kept.
-const metaCacheMax = 24 << 20
+const metaCacheMax = 16 << 20
 
 // metaCache keeps the meta chunks used last, and those this session has saved
 // and not yet put on storage.
@@ -111,4 +111,27 @@ func (m metaReader) Load(ctx context.Context, id format.ID) ([]byte, error) {
 	}
 	m.r.meta.put(id, plain, false)
 	return plain, nil
+}
+
+// LoadBatch implements tree.BatchLoader. What it reads is not kept.
+func (m metaReader) LoadBatch(ctx context.Context, ids []format.ID, fn func(number int, plain []byte, err error)) error {
+	var missing []format.ID
+	var at []int
+	for i, id := range ids {
+		if plain := m.r.meta.get(id); plain != nil {
+			fn(i, append(format.AllocPayload(len(plain))[:0], plain...), nil)
+			continue
+		}
+		missing, at = append(missing, id), append(at, i)
+	}
+	return m.r.readPayloads(ctx, seal.ChunkMeta, missing, func(n int, p payload, err error) error {
+		var plain []byte
+		if err == nil {
+			if plain, err = decode(missing[n], p); err != nil {
+				err = fmt.Errorf("meta chunk %s: %w", missing[n], err)
+			}
+		}
+		fn(at[n], plain, err)
+		return nil
+	})
 }

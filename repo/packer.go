@@ -12,7 +12,7 @@ import (
 
 const (
 	chunkOverhead = 64 // at least what a chunk takes in a pack beside its payload
-	openPacksMax  = 4  // packs of one kind that are filled at once, at most
+	openPacksMax  = 2  // packs of one kind that are filled at once, at most
 	uploadsMax    = 2  // full packs of one kind on their way to storage at once
 )
 

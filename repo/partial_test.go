@@ -136,6 +136,7 @@ func chunkOptions(t testing.TB, r *Repository, spec string) (in ImportOptions) {
 // same, no chunk of a snapshot is sent twice, and none is stored twice. Where content
 // is cut anew, what waits for its next cut when the stream ends is sent again.
 func TestCutOffIsNotSentAgain(t *testing.T) {
+	t.Parallel()
 	const waitingMax = 1<<10 + 1<<11 // a chunk of the longest of these splitters, and one of the source
 	for name, specs := range map[string][]string{
 		"kept": {""}, "cut anew": {"gear:64,256,1KiB"}, "fixed": {"fixed:300"},
@@ -143,7 +144,7 @@ func TestCutOffIsNotSentAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cuts := 0
-			for seed := range uint64(4) {
+			for seed := range underRace(uint64(4), 1) {
 				rng := rand.New(rand.NewPCG(seed, 31))
 				a, empty := newRepo(t, 1), initStore(t)
 				importModel(t, a, rechunkHistory(rng, 3, 12))
@@ -210,12 +211,13 @@ func TestCutOffIsNotSentAgain(t *testing.T) {
 // that was not killed, no pack that was on storage is stored again, and what was
 // noted is not sent again.
 func TestKilledImport(t *testing.T) {
+	t.Parallel()
 	for name, spec := range map[string]string{"kept": "", "cut anew": "gear:64,256,1KiB"} {
 		t.Run(name, func(t *testing.T) {
 			spared, kills := 0, 0
 			// Packs are stored in the background: on a busy machine it may take more
 			// kills to see one that left something.
-			for seed := uint64(0); seed < 8 || spared == 0 && seed < 200; seed++ {
+			for seed := uint64(0); seed < underRace(uint64(8), 3) || spared == 0 && seed < 200; seed++ {
 				rng := rand.New(rand.NewPCG(seed, 32))
 				a, empty := newRepo(t, 1), initStore(t)
 				importModel(t, a, rechunkHistory(rng, 3, 12))

@@ -72,6 +72,7 @@ const randomCrashes = 10
 // every change under way has a fate of its own; and failures of each call, before
 // or after its effect, once or for ever. With BK_PROOF nothing is left out.
 func TestProof(t *testing.T) {
+	t.Parallel()
 	var p proof
 	t.Run("operations", func(t *testing.T) {
 		for _, op := range operations(t) {
@@ -96,6 +97,8 @@ func (op *operation) prove(t *testing.T) (counts [4]int) {
 		stride, randoms = 1, 20*randomCrashes
 	} else if testing.Short() {
 		stride *= 4
+	} else if raceEnabled {
+		stride, randoms = 5*stride, randomCrashes/3
 	}
 	changes := 0
 	for change, done := 1, false; !done && !t.Failed(); change += stride {

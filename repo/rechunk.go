@@ -14,7 +14,7 @@ import (
 
 const (
 	rechunkQueue   = 256      // records that may wait to be cut
-	rechunkWaiting = 24 << 20 // plain bytes that may wait to be cut, if no chunk alone has more
+	rechunkWaiting = 16 << 20 // plain bytes that may wait to be cut, if no chunk alone has more
 )
 
 // rechunker is the part of a sink that cuts content anew. Records go through it

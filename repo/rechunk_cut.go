@@ -397,7 +397,7 @@ func (p *pieceCursor) next() (err error) {
 func (p *pieceCursor) last() bool { return !p.aheadOK || p.ahead.IsHole() }
 
 // recentMax bounds the plain bytes of chunks that are kept at hand.
-const recentMax = 16 << 20
+const recentMax = 8 << 20
 
 // recentChunks keeps the chunks that were made last of bytes that may be asked
 // for again: until they are on storage they could not be read otherwise.

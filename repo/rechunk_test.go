@@ -207,7 +207,8 @@ var rechunkSpecs = [][]string{
 }
 
 func TestRechunkEqualsBackupAfresh(t *testing.T) {
-	for seed := range uint64(14) {
+	t.Parallel()
+	for seed := range underRace(uint64(14), 7) {
 		specs := rechunkSpecs[seed%uint64(len(rechunkSpecs))]
 		t.Run(fmt.Sprint(seed, specs), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 21))
@@ -287,7 +288,8 @@ func TestRechunkAfterOtherCuts(t *testing.T) {
 // TestRechunkLargeFile changes a large file in scattered places, and counts what
 // is read and cut.
 func TestRechunkLargeFile(t *testing.T) {
-	const sizeMiB = 12
+	t.Parallel()
+	sizeMiB := underRace(12, 4)
 	rng := rand.New(rand.NewPCG(2, 23))
 	random := func(n int) string {
 		b := make([]byte, n)

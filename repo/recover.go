@@ -69,6 +69,10 @@ func (r *Repository) refreshIndex(ctx context.Context, names [][32]byte) error {
 	return err
 }
 
+// indexTriesMax bounds how often the index is read again because a collection
+// has replaced a part of it meanwhile. Each time only what is new is fetched.
+const indexTriesMax = 20
+
 // refresh is refreshIndex for a cache of the caller's. It returns the names of
 // the index objects that the cache covers.
 func (r *Repository) refresh(ctx context.Context, cache *index.Cache, names [][32]byte) ([][32]byte, error) {
@@ -80,7 +84,7 @@ func (r *Repository) refresh(ctx context.Context, cache *index.Cache, names [][3
 			}
 		}
 		err := cache.Refresh(ctx, names, r.fetchIndexIfWhole)
-		if !errors.Is(err, store.ErrNotFound) || tries == 4 {
+		if !errors.Is(err, store.ErrNotFound) || tries == indexTriesMax {
 			return names, err
 		}
 		names = nil // another index stands in for it by now

@@ -122,6 +122,7 @@ func checkRepaired(t testing.TB, st store.Store, m model, lost lossSet, snapshot
 // be read comes back as it was, the rest is named, and a repository that was
 // repaired can be written to, collected and repaired again.
 func TestRepair(t *testing.T) {
+	t.Parallel()
 	for _, suite := range seal.Suites() {
 		begin, m := checkable(t, suite)
 		cases, touching := 0, 0
@@ -130,7 +131,7 @@ func TestRepair(t *testing.T) {
 			i := 0
 			for what, change := range harms(t, begin, name) {
 				// Several harms for what a repair works on, one for the rest.
-				if i++; i > 1 && kind.Kind != seal.KindDataPack && kind.Kind != seal.KindIndex && kind.Kind != seal.KindPlan || suite == seal.SuiteAES256GCM && (n+i)%2 > 0 || suite != seal.SuiteAES256GCM && (n+i)%6 > 0 {
+				if i++; i > 1 && kind.Kind != seal.KindDataPack && kind.Kind != seal.KindIndex && kind.Kind != seal.KindPlan || suite == seal.SuiteAES256GCM && (n+i)%underRace(2, 7) > 0 || suite != seal.SuiteAES256GCM && (n+i)%underRace(6, 17) > 0 {
 					continue
 				}
 				st := begin.Clone()
@@ -356,6 +357,7 @@ func TestMislisted(t *testing.T) {
 // TestRepairCrashes stops a repair at every change that it makes: nothing is lost
 // that was not, and the next repair completes it.
 func TestRepairCrashes(t *testing.T) {
+	t.Parallel()
 	begin, m, lost := hurt(t)
 	cases := storetest.EachCrash(t,
 		func(*testing.T) store.Store { return begin.Clone() },
@@ -377,12 +379,13 @@ func TestRepairCrashes(t *testing.T) {
 
 // TestRepairFaults fails every call of a repair: nothing is lost that was not.
 func TestRepairFaults(t *testing.T) {
+	t.Parallel()
 	begin, m, lost := hurt(t)
 	cases := 0
 	for _, f := range []storetest.Fault{
 		{Mode: storetest.Before}, {Mode: storetest.After, Forever: true},
 	} {
-		cases += storetest.EachFault(t, f, func(*testing.T) store.Store { return begin.Clone() }, func(t *testing.T, s *storetest.Faulty) {
+		cases += storetest.StrideFaults(t, f, underRace(1, 5), func(*testing.T) store.Store { return begin.Clone() }, func(t *testing.T, s *storetest.Faulty) {
 			_, err := tryRepair(s, RepairOptions{})
 			if err != nil {
 				checkExplains(t, err, storetest.ErrInjected, io.ErrUnexpectedEOF, store.ErrExists)
@@ -438,6 +441,7 @@ func (u unreadableAt) ReadAt(ctx context.Context, name string, p []byte, off int
 // TestExportOfDamaged: differences, copies and whole exports go around what is
 // known to be lost, and who imports them holds the rest.
 func TestExportOfDamaged(t *testing.T) {
+	t.Parallel()
 	m := randomHistory(rand.New(rand.NewPCG(9, 19)), 4, 25)
 	for _, kind := range []seal.Kind{seal.KindDataPack, seal.KindMetaPack} {
 		st := initStore(t)

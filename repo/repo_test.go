@@ -320,7 +320,8 @@ func transfer(t testing.TB, from, to *Repository, opts format.ExportOptions, in 
 }
 
 func TestImportExportConvert(t *testing.T) {
-	for seed := range uint64(6) {
+	t.Parallel()
+	for seed := range underRace(uint64(6), 2) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		m := randomHistory(rng, 5, 60)
 		want := m.listings()
@@ -358,7 +359,8 @@ func TestImportExportConvert(t *testing.T) {
 }
 
 func TestIncrementalWithBase(t *testing.T) {
-	for seed := range uint64(6) {
+	t.Parallel()
+	for seed := range underRace(uint64(6), 2) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		m := randomHistory(rng, 6, 40)
 		a, b := newRepo(t, 1), newRepo(t, 2)
@@ -458,6 +460,7 @@ func TestFalsePayloadOfHeldChunkIsRefused(t *testing.T) {
 
 // TestCutStreamKeepsWholeSnapshots cuts a stream at many places.
 func TestCutStreamKeepsWholeSnapshots(t *testing.T) {
+	t.Parallel()
 	rng := rand.New(rand.NewPCG(4, 4))
 	m := randomHistory(rng, 3, 20)
 	a := newRepo(t, 1)

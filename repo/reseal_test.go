@@ -78,6 +78,7 @@ func checkResealed(t testing.TB, st store.Store, m model, want []facts, epoch ui
 // TestReseal moves a repository to new keys, a bit at a time, twice, while it is
 // in use.
 func TestReseal(t *testing.T) {
+	t.Parallel()
 	m := randomHistory(rand.New(rand.NewPCG(1, 30)), 6, 60)
 	st := initStore(t)
 	clock := newClock(st)

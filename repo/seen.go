@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo/keyring"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
 )
@@ -23,11 +24,13 @@ import (
 var ErrRolledBack = errors.New("storage went back: this was there, and no record says that it was forgotten")
 
 // seen is what this machine saw of a repository at one place last: the newest
-// snapshots, and the newest record of what was forgotten. It lies in the cache,
+// snapshots, the newest record of what was forgotten, and the client's newest
+// keys. It lies in the cache,
 // which is trusted as the machine is (spec/repository.md, section 10).
 type seen struct {
 	heads  []seenHead
 	forget string // name of the object, as it was first sealed; empty: there was none
+	keys   uint64 // generation of the client chunk
 }
 
 // seenHead is one of the snapshots with the highest sequence.
@@ -96,6 +99,11 @@ func parseSeen(in io.Reader) (*seen, error) {
 			s.heads = append(s.heads, seenHead{words[1], sequence, id})
 		case words[0] == "forget" && len(words) == 2:
 			s.forget = words[1]
+		case words[0] == "keys" && len(words) == 2:
+			var err error
+			if s.keys, err = strconv.ParseUint(words[1], 10, 64); err != nil {
+				return nil, err
+			}
 		default:
 			return nil, fmt.Errorf("it has the line %q", lines.Text())
 		}
@@ -111,6 +119,9 @@ func (s *seen) String() string {
 	}
 	if s.forget != "" {
 		fmt.Fprintf(&b, "forget %s\n", s.forget)
+	}
+	if s.keys > 0 {
+		fmt.Fprintf(&b, "keys %d\n", s.keys)
 	}
 	return b.String()
 }
@@ -151,15 +162,49 @@ func writeSeen(path, text string) error {
 // sawCommit notes a snapshot that was just committed here.
 func (r *Repository) sawCommit(snap *Snapshot) {
 	if was := r.loadSeen(); was != nil {
-		r.remember(was, &seen{[]seenHead{headOf(snap)}, was.forget})
+		r.remember(was, &seen{[]seenHead{headOf(snap)}, was.forget, was.keys})
 	}
 }
 
 // sawForget notes a record that was just written here.
 func (r *Repository) sawForget(name string) {
 	if was := r.loadSeen(); was != nil {
-		r.remember(was, &seen{was.heads, max(was.forget, name)})
+		r.remember(was, &seen{was.heads, max(was.forget, name), was.keys})
 	}
+}
+
+// checkKeys fails with ErrRolledBack if storage hides the client's newest keys,
+// which this machine has seen: what was written now would be sealed under keys
+// that were retired. Otherwise it notes them.
+func (r *Repository) checkKeys(ctx context.Context) error {
+	was := r.loadSeen()
+	if was == nil {
+		return nil
+	}
+	hidden, err := r.hiddenKeys(ctx, was)
+	if err == nil && hidden != nil {
+		err = hidden.Err
+	}
+	if is := r.Keyring().Generation(); err == nil && is > was.keys {
+		r.remember(was, &seen{was.heads, was.forget, is})
+	}
+	return err
+}
+
+// hiddenKeys returns the client chunk that was seen and is not there now, nor a
+// later one, if that is so.
+func (r *Repository) hiddenKeys(ctx context.Context, was *seen) (*Damage, error) {
+	if was.keys <= r.Keyring().Generation() {
+		return nil, nil
+	}
+	// Others may have changed the keys since they were read.
+	if err := r.reloadKeys(ctx); err != nil && !errors.Is(err, keyring.ErrRevoked) {
+		return nil, err
+	} else if err != nil || was.keys <= r.Keyring().Generation() {
+		return nil, nil
+	}
+	name := seal.Name{Kind: seal.KindClient, Client: r.keys.Client(), Number: was.keys}
+	return &Damage{name.String(), fmt.Errorf("generation %d of the client's keys, where %d is the last one: %w", was.keys, r.Keyring().Generation(), ErrRolledBack)}, nil
 }
 
 // headOf names a snapshot by its slot, which stays when it is sealed again.
@@ -196,6 +241,12 @@ func (r *Repository) compareSeen(ctx context.Context, was *seen, infos []store.I
 		}
 	}
 	var hidden []Damage
+	if keys, err := r.hiddenKeys(ctx, was); err != nil {
+		return nil, err
+	} else if keys != nil {
+		hidden = append(hidden, *keys)
+	}
+	is.keys = max(was.keys, r.Keyring().Generation())
 	forgetThere := was.forget == ""
 	for names := (objectNames{r: r, prefix: r.forgetDir()}); names.more(); {
 		infos, err := names.next(ctx)

@@ -6,8 +6,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/bk-backup/bk/repo/keyring"
 	"github.com/bk-backup/bk/repo/seal"
@@ -245,6 +248,70 @@ func TestCheckChain(t *testing.T) {
 }
 
 // TestSeenFile: a file that is no use is as none, and what is written is read.
+// TestHiddenKeys: storage that hides the newest client chunk is noticed by a
+// machine that saw it, which writes nothing then; and by whoever has a receipt of
+// a snapshot that was made since.
+func TestHiddenKeys(t *testing.T) {
+	m := randomHistory(rand.New(rand.NewPCG(3, 31)), 3, 10)
+	here, elsewhere := newMachine(t), newMachine(t)
+	st := initStore(t)
+	here.backup(st, m[:2])
+	rotate(t, st)
+	if _, hidden := here.list(st); len(hidden) > 0 {
+		t.Fatalf("hidden: %v", hidden)
+	}
+	keys := objects(t, st, "clients/")
+	newest := keys[len(keys)-1]
+	before := without(t, st, newest)
+
+	for range 2 {
+		if list, hidden := here.list(before); len(list) != 2 || len(hidden) != 1 || hidden[0] != newest {
+			t.Errorf("%d snapshots, hidden: %v, not %s", len(list), hidden, newest)
+		}
+	}
+	written := objects(t, before, "")
+	if _, err := here.open(before).Import(t.Context(), ImportOptions{}); !errors.Is(err, ErrRolledBack) || !strings.Contains(err.Error(), "keys") {
+		t.Errorf("a backup under keys that were retired: %v", err)
+	}
+	if diff := cmp.Diff(written, objects(t, before, "")); diff != "" {
+		t.Errorf("something was written: %s", diff)
+	}
+	if _, hidden := elsewhere.list(before); len(hidden) > 0 {
+		t.Errorf("a machine that saw nothing noticed: %v", hidden)
+	}
+	if err := here.open(before).AcceptRollback(); err != nil {
+		t.Fatal(err)
+	}
+	here.backup(before, m)
+
+	// A process that was open all the while, and one that begins a session first.
+	first := newMachine(t)
+	old := first.open(without(t, st, newest))
+	first.backup(st, m)
+	if err := old.checkKeys(t.Context()); !errors.Is(err, ErrRolledBack) {
+		t.Errorf("the keys that a session began under are not remembered: %v", err)
+	}
+
+	// What was written under the new keys since cannot be opened without them, and
+	// if that is hidden as well, the receipt tells.
+	list, _ := first.list(st)
+	receipt := first.open(st).Receipt(list[len(list)-1])
+	secrets := keyring.Secrets{Passphrase: func(context.Context) (string, error) { return "p", nil }}
+	if r, err := Open(t.Context(), without(t, st, newest), secrets, Options{}); err == nil || !strings.Contains(err.Error(), "epoch 2") {
+		t.Errorf("it opened: %v, %v", r, err)
+	}
+	hide := []string{newest}
+	for _, old := range oldObjects(t, st, 1) {
+		name, _, _ := strings.Cut(old, " ")
+		hide = append(hide, name)
+	}
+	r := elsewhere.open(without(t, st, hide...))
+	out, err := r.Check(t.Context(), CheckOptions{Expect: []Receipt{receipt}})
+	if err != nil || !slices.ContainsFunc(out.Findings, func(f *Finding) bool { return f.What == Hidden && errors.Is(f.Err, ErrRolledBack) }) {
+		t.Errorf("the receipt holds: %v", err)
+	}
+}
+
 func TestSeenFile(t *testing.T) {
 	m := randomHistory(rand.New(rand.NewPCG(3, 34)), 2, 5)
 	here := newMachine(t)

@@ -97,6 +97,9 @@ func (s *session) announce(ctx context.Context) error {
 	if err := r.reloadKeys(ctx); err != nil {
 		return err
 	}
+	if err := r.checkKeys(ctx); err != nil {
+		return err
+	}
 	s.id, s.next = id, 0
 	if err := r.createObject(ctx, s.name(), seal.KindSession, body); err != nil {
 		return err

@@ -31,7 +31,7 @@ func (s *Sink) MoveParent(ctx context.Context, snap *Snapshot, above string) (*L
 }
 
 func (s *Sink) moveListing(ctx context.Context, snap *Snapshot, above string) (format.ID, error) {
-	from, err := s.r.Listing(ctx, snap, "")
+	from, err := s.r.Listing(ctx, snap, ListingOptions{})
 	if err != nil {
 		return format.ID{}, err
 	}

@@ -56,7 +56,12 @@ func (e *exporter) readerOptions(below string) tree.ReaderOptions {
 	opts := tree.ReaderOptions{Below: below, ReadAhead: 2 * e.r.workers()}
 	if len(e.lost) > 0 {
 		opts.Lost = e.lost.meta
-		opts.OnLost = func(path, _ string) { e.lose(path) }
+		opts.OnGap = func(gap tree.Gap) error {
+			if gap.Err == nil {
+				e.lose(gap.Path)
+			}
+			return gap.Err
+		}
 	}
 	return opts
 }

@@ -42,6 +42,7 @@ func typeHistory(rng *rand.Rand, n int) (m model) {
 // TestTypeChangesAndPatterns drops by patterns that look at the type, of paths
 // whose type changes: a difference leaves what a whole listing does.
 func TestTypeChangesAndPatterns(t *testing.T) {
+	t.Parallel()
 	// Each drops a name, as a directory only, as anything else only, or both, and all
 	// that is below but for one name.
 	type rule struct{ name, again string }

@@ -6,13 +6,11 @@ import (
 	"sync"
 
 	"golang.org/x/sync/semaphore"
-
-	"github.com/bk-backup/bk/format"
 )
 
 // inFlightMax bounds the bytes of payloads that wait for a worker or are being
-// worked on: enough for one chunk of the greatest size.
-const inFlightMax = format.ChunkSizeMax
+// worked on. A chunk that has more goes alone.
+const inFlightMax = 24 << 20
 
 func (r *Repository) workers() int {
 	if r.opts.Workers > 0 {

@@ -148,7 +148,7 @@ const (
 )
 
 // budgetSize bounds the content that is held in memory, in bytes.
-func budgetSize(workers int) int64 { return min(32+4*int64(workers), 96) << 20 }
+func budgetSize(workers int) int64 { return min(32+2*int64(workers), 48) << 20 }
 
 // Scanner is a scan under way, a format.Source.
 type Scanner struct {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bk-backup/bk/repo/pack"
 	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/store"
 )
 
 const (
@@ -130,7 +131,9 @@ func (c *Cache) Close() error {
 }
 
 // Refresh makes the cache cover exactly the index objects that storage has.
-// fetch returns the opened body of an index object.
+// fetch returns the opened body of an index object. If one is not there any more,
+// the others are covered before that is returned as the error, so that whoever
+// lists again and calls again has to fetch only what is new.
 func (c *Cache) Refresh(ctx context.Context, names [][32]byte, fetch func(ctx context.Context, name [32]byte) ([]byte, error)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,12 +143,17 @@ func (c *Cache) Refresh(ctx context.Context, names [][32]byte, fetch func(ctx co
 	}
 	covered := c.dropVanished(present)
 	var b batch
+	var vanished error
 	for _, name := range names {
 		if covered[name] {
 			continue
 		}
 		body, err := fetch(ctx, name)
 		if errors.Is(err, ErrSkip) {
+			continue
+		}
+		if errors.Is(err, store.ErrNotFound) {
+			vanished = err
 			continue
 		}
 		if err != nil {
@@ -171,7 +179,7 @@ func (c *Cache) Refresh(ctx context.Context, names [][32]byte, fetch func(ctx co
 			return err
 		}
 	}
-	return c.mergeSome()
+	return errors.Join(vanished, c.mergeSome())
 }
 
 // dropVanished removes runs that cover an index object which storage no longer

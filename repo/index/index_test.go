@@ -9,11 +9,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
 	"github.com/bk-backup/bk/repo/pack"
 	"github.com/bk-backup/bk/repo/seal"
+	"github.com/bk-backup/bk/repo/store"
 )
 
 // storage is index objects as they lie on storage, opened.
@@ -198,6 +200,36 @@ func TestIndexLeftOut(t *testing.T) {
 	}
 	check(t, c, a)
 	check(t, c, b)
+}
+
+// TestRefreshKeepsTheRest: an index that vanishes between listing and reading
+// costs the others nothing.
+func TestRefreshKeepsTheRest(t *testing.T) {
+	s := storage{}
+	for i := range 5 {
+		s.add(makePack(100*i, 3))
+	}
+	names := s.names()
+	c, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fetched := 0
+	fetch := func(ctx context.Context, name [32]byte) ([]byte, error) {
+		fetched++
+		if name == names[2] {
+			return nil, fmt.Errorf("index: %w", store.ErrNotFound)
+		}
+		return s.fetch(ctx, name)
+	}
+	if err := c.Refresh(t.Context(), names, fetch); !errors.Is(err, store.ErrNotFound) || fetched != 5 {
+		t.Fatalf("%d were fetched: %v", fetched, err)
+	}
+	rest := slices.Delete(slices.Clone(names), 2, 3)
+	if err := c.Refresh(t.Context(), rest, fetch); err != nil || fetched != 5 || c.Len() != 12 {
+		t.Errorf("%d were fetched, %d chunks: %v", fetched, c.Len(), err)
+	}
 }
 
 func TestClaimGoesToOne(t *testing.T) {

@@ -60,12 +60,9 @@ type fetcher struct {
 	wg      sync.WaitGroup
 	free    []*node
 
-	lost   func(id format.ID) bool   // nodes that are known to be lost; or nil
-	onLost func(path, before string) // is told of each that is passed over
+	gapOptions
+	told map[format.ID]bool // nodes that OnGap was told of
 }
-
-// isLost reports whether a node is known to be lost.
-func (f *fetcher) isLost(id format.ID) bool { return f.lost != nil && f.lost(id) }
 
 type pending struct {
 	ref  ref
@@ -186,18 +183,36 @@ func (f *fetcher) node(r ref) (*node, error) {
 func (f *fetcher) load(r ref) (*node, error) {
 	f.loads++
 	if f.isLost(r.id) {
-		// A leaf without entries stands in for it, whatever its level is.
-		if f.onLost != nil {
-			f.onLost(r.path, r.limit)
-		}
-		return &node{id: r.id, limit: r.limit}, nil
+		return f.passOver(r, nil)
 	}
+	var n *node
+	var err error
 	if p, ok := f.pending[r.id]; ok {
 		<-p.done
 		delete(f.pending, r.id)
-		return p.node, p.err
+		n, err = p.node, p.err
+	} else {
+		n, err = loadNode(f.ctx, f.loader, r, f.unused())
 	}
-	return loadNode(f.ctx, f.loader, r, f.unused())
+	if err != nil && f.ctx.Err() == nil && f.onGap != nil {
+		return f.passOver(r, err)
+	}
+	return n, err
+}
+
+// passOver returns a leaf without entries in the place of a node that cannot be
+// had, whatever its level is. Err is nil if it is known to be lost.
+func (f *fetcher) passOver(r ref, err error) (*node, error) {
+	if f.onGap != nil && !f.told[r.id] {
+		if f.told == nil {
+			f.told = make(map[format.ID]bool)
+		}
+		f.told[r.id] = true
+		if err := f.onGap(Gap{ID: r.id, Path: r.path, Before: r.limit, Err: err}); err != nil {
+			return nil, err
+		}
+	}
+	return &node{id: r.id, limit: r.limit}, nil
 }
 
 // forget drops what was loaded ahead for places before the path p, since it was

@@ -23,6 +23,13 @@ type DiffOptions struct {
 	// ReadAhead is how many nodes of each listing are loaded at once before they
 	// are needed.
 	ReadAhead int
+	// Lost, if set, names nodes that are known to be lost.
+	Lost func(id format.ID) bool
+	// OnGap, if set, is told of each node of one of the listings that is lost or
+	// cannot be read. What lies there is not compared, in neither of them; the
+	// walk goes on unless OnGap returns an error. Nodes that both have are never
+	// read, so nobody is told of them. If it is nil, such a node is an error.
+	OnGap func(newer bool, gap Gap) error
 }
 
 // Diff walks two listings at once and stops only where they differ. A subtree
@@ -35,6 +42,7 @@ type Diff struct {
 	change Change
 	items  [2]Item
 	err    error
+	gaps   [2]*Gap // the last one of each side: nothing is compared there
 }
 
 // diffSide is the walk through one of the listings.
@@ -50,6 +58,13 @@ func NewDiff(ctx context.Context, older, newer Listing, opts DiffOptions) (*Diff
 	d := &Diff{end: bound{opts.Below, afterBelow}}
 	for i, l := range []Listing{older, newer} {
 		s := &diffSide{f: newFetcher(ctx, l.Chunks, opts.ReadAhead)}
+		s.f.lost = opts.Lost
+		if opts.OnGap != nil {
+			s.f.onGap = func(gap Gap) error {
+				d.gaps[i] = &gap
+				return opts.OnGap(i == 1, gap)
+			}
+		}
 		d.sides[i] = s
 		if err := s.open(l.Root, opts.Below); err != nil {
 			d.Close()
@@ -85,8 +100,8 @@ func (d *Diff) Next() (*Change, error) {
 // step compares the heads of both sides and moves on.
 func (d *Diff) step() (found bool, err error) {
 	a, b := d.sides[0], d.sides[1]
-	x, xLevel := a.head(d.end)
-	y, yLevel := b.head(d.end)
+	x, xLevel := a.headBeside(d.end, d.gaps[1])
+	y, yLevel := b.headBeside(d.end, d.gaps[0])
 	c := 0
 	switch {
 	case x == nil && y == nil:
@@ -207,6 +222,20 @@ func (s *diffSide) head(end bound) (*item, int) {
 	}
 	s.frames = s.frames[:0]
 	return nil, 0
+}
+
+// headBeside is head, but for what lies in a gap of the other side.
+func (s *diffSide) headBeside(end bound, gap *Gap) (*item, int) {
+	for {
+		it, level := s.head(end)
+		if it == nil || gap == nil || !gap.covers(it.path) {
+			return it, level
+		}
+		if fr := &s.frames[len(s.frames)-1]; level >= 0 && !gap.coversAll(fr.node.child(fr.i)) {
+			return it, level
+		}
+		s.pass()
+	}
 }
 
 // pass moves behind the head.

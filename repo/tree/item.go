@@ -92,6 +92,11 @@ func (it *Item) Same(other *Item) bool {
 // SameContent reports whether two items have equal contents.
 func (it *Item) SameContent(other *Item) bool { return it.Content().Equal(other.Content()) }
 
+// is reports whether it was set from an item of the same encoding.
+func (it *Item) is(other *item) bool {
+	return it.n == other.n && it.bodyEnd == other.bodyEnd && bytes.Equal(it.raw, other.raw)
+}
+
 // Clone returns a copy that stays valid.
 func (it *Item) Clone() *Item {
 	c := *it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/bk-backup/bk/format"
 )
@@ -38,6 +39,7 @@ type node struct {
 
 	limit string // where what follows the node begins; "" if nothing does
 	paths []byte // scratch
+	plain []byte // what the items point into, if it is the node's own
 }
 
 // ref is what a parent knows of a node.
@@ -123,6 +125,7 @@ func (n *node) parse(b []byte) error {
 	if w.err == nil && n.level > 0 && count == 0 {
 		return errors.New("an inner node has no children")
 	}
+	n.items = slices.Grow(n.items, count)
 	for len(n.items) < count && w.err == nil {
 		n.parseItem(&w)
 		if w.err != nil {
@@ -220,15 +223,16 @@ func (it *item) parseChild(w *wire) {
 // setPaths gives the items their paths, as parts of one string.
 func (n *node) setPaths() error {
 	all := string(n.paths)
-	at := 0
+	at, good := 0, ""
 	for i := range n.items {
 		it := &n.items[i]
 		it.path = all[at : at+it.pathSize]
 		at += it.pathSize
 		if n.level == 0 {
-			if err := format.CheckPath(it.path); err != nil {
+			if err := format.CheckPathAfter(it.path, good); err != nil {
 				return fmt.Errorf("item %d: %w", i, err)
 			}
+			good = it.path
 		}
 	}
 	return nil

@@ -16,11 +16,12 @@ type ReaderOptions struct {
 	// ReadAhead is how many nodes are loaded at once before they are needed; a
 	// node takes about 30 KiB. It is worth its goroutines where Load is slow.
 	ReadAhead int
-	// Lost, if set, names nodes that are known to be lost: they are passed over,
-	// and OnLost is told. Behind path, what comes before the path before is lost
-	// with one; all that follows, if before is empty. It is told in path order.
-	Lost   func(id format.ID) bool
-	OnLost func(path, before string)
+	// Lost, if set, names nodes that are known to be lost: they are passed over.
+	Lost func(id format.ID) bool
+	// OnGap, if set, is told of each node that is lost or cannot be read, once and
+	// in path order; it is passed over unless OnGap returns an error. If it is
+	// nil, a node that cannot be read is an error.
+	OnGap func(Gap) error
 }
 
 // Reader hands out the entries of a listing in path order. It checks every node
@@ -42,7 +43,7 @@ type Reader struct {
 // is at or below opts.Below. Close must be called.
 func NewReader(ctx context.Context, l Listing, opts ReaderOptions) (*Reader, error) {
 	r := &Reader{f: newFetcher(ctx, l.Chunks, opts.ReadAhead), below: opts.Below}
-	r.f.lost, r.f.onLost = opts.Lost, opts.OnLost
+	r.f.gapOptions = gapOptions{opts.Lost, opts.OnGap}
 	top, err := openRoot(r.f, l.Root)
 	if err == nil && len(top.items) > 0 {
 		r.cur = &cursor{f: r.f, top: top}

@@ -18,7 +18,7 @@ func listingOf(ctx context.Context, r *repo.Repository, sink *repo.Sink, parent 
 		return nil, err
 	}
 	if above == "" || sink == nil {
-		return r.Listing(ctx, parent, "")
+		return r.Listing(ctx, parent, repo.ListingOptions{})
 	}
 	return sink.MoveParent(ctx, parent, above)
 }

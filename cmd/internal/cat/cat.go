@@ -23,7 +23,7 @@ type Cat struct {
 
 // Help is the longer text.
 func (*Cat) Help() string {
-	return `What a file holds goes to standard output, one file after another. Links are not followed.
+	return `What a file holds goes to standard output, one file after another. Links are not followed. Of several files, those that are damaged are named, end where the damage begins, and make the exit code 3; it is 1 if no other could be read.
 
   bk-cat latest:/home/me/.bashrc
   bk-cat latest~7:/var/backups/db.sql | psql mydb`
@@ -41,25 +41,47 @@ func (c *Cat) Run(ctx context.Context, app *cli.App) error {
 		return err
 	}
 	defer snaps.System.Close()
+	var damage []error // of files that cannot be read, or not to their end
 	for _, arg := range c.Files {
-		name, path := cli.SplitTarget(arg)
-		snap, err := snaps.Resolve(name)
-		if err != nil {
+		err := c.write(ctx, app, snaps, arg)
+		switch {
+		case err == nil:
+		case repo.IsDamage(err):
+			damage = append(damage, err)
+		default:
 			return err
 		}
-		var short string // the error that cut the content short at its source
-		if own := snaps.Own(snap); own != nil {
-			short, err = fromRepo(ctx, app.Stdout, snaps.Repo, own, path)
-		} else {
-			short, err = fromSystem(ctx, app.Stdout, snaps.System, snap, path)
-		}
-		if err != nil {
-			return advise(err, name, path)
-		}
-		if short != "" {
-			app.Warnf("%s ends early: it could not be read to its end when it was backed up: %s", cli.Printable("/"+path), short)
-			app.Lossy()
-		}
+	}
+	if len(damage) == len(c.Files) {
+		return damage[0]
+	}
+	for _, err := range damage {
+		app.Lossy()
+		app.Warnf("%v", err)
+		app.Warnf("to fix: %s", cli.Fix(err))
+	}
+	return nil
+}
+
+// write writes one file.
+func (c *Cat) write(ctx context.Context, app *cli.App, snaps *cli.Snapshots, arg string) error {
+	name, path := cli.SplitTarget(arg)
+	snap, err := snaps.Resolve(name)
+	if err != nil {
+		return err
+	}
+	var short string // the error that cut the content short at its source
+	if own := snaps.Own(snap); own != nil {
+		short, err = fromRepo(ctx, app.Stdout, snaps.Repo, own, path)
+	} else {
+		short, err = fromSystem(ctx, app.Stdout, snaps.System, snap, path)
+	}
+	if err != nil {
+		return advise(err, name, path)
+	}
+	if short != "" {
+		app.Warnf("%s ends early: it could not be read to its end when it was backed up: %s", cli.Printable("/"+path), short)
+		app.Lossy()
 	}
 	return nil
 }

@@ -115,6 +115,9 @@ func advice(err error) string {
 	return ""
 }
 
+// Fix returns what a program advises about an error; it may be empty.
+func Fix(err error) string { return fixOf(err) }
+
 // fixOf returns what to do about an error.
 func fixOf(err error) string {
 	if text := advice(err); text != "" {

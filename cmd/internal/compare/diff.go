@@ -93,7 +93,8 @@ func (c *Diff) Run(ctx context.Context, app *cli.App) error {
 	if err != nil {
 		return err
 	}
-	diff, err := open(ctx, snaps, older, newer, strings.Trim(c.Below, "/"))
+	gaps := listing.NewGaps(app)
+	diff, err := open(ctx, snaps, older, newer, strings.Trim(c.Below, "/"), gaps.Add)
 	if err != nil {
 		return err
 	}
@@ -105,6 +106,7 @@ func (c *Diff) Run(ctx context.Context, app *cli.App) error {
 		sums.content = diff.Difference()
 		err = sums.print(out, app, older, newer)
 	}
+	gaps.Report()
 	if flushErr := out.Flush(); err == nil {
 		err = flushErr
 	}

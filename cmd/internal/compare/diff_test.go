@@ -20,7 +20,7 @@ func compared(t *testing.T, system format.System, a, b int, below string) (lines
 	if err != nil {
 		t.Fatal(err)
 	}
-	diff, err := open(t.Context(), snaps, snaps.List[a], snaps.List[b], below)
+	diff, err := open(t.Context(), snaps, snaps.List[a], snaps.List[b], below, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

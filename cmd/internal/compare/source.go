@@ -20,10 +20,11 @@ type changes interface {
 	Close()
 }
 
-// open compares two snapshots of one system.
-func open(ctx context.Context, snaps *cli.Snapshots, older, newer *format.Snapshot, below string) (changes, error) {
+// open compares two snapshots of one system. OnGap, if not nil, is told of what
+// cannot be read of a bk repository.
+func open(ctx context.Context, snaps *cli.Snapshots, older, newer *format.Snapshot, below string, onGap func(repo.Gap)) (changes, error) {
 	if snaps.Repo != nil {
-		diff, err := snaps.Repo.Diff(ctx, snaps.Own(older), snaps.Own(newer), below)
+		diff, err := snaps.Repo.Diff(ctx, snaps.Own(older), snaps.Own(newer), repo.ListingOptions{Below: below, OnGap: onGap})
 		if err != nil {
 			return nil, err
 		}
@@ -31,7 +32,7 @@ func open(ctx context.Context, snaps *cli.Snapshots, older, newer *format.Snapsh
 	}
 	m := new(merge)
 	for i, snap := range []*format.Snapshot{older, newer} {
-		entries, err := listing.Open(ctx, snaps, snap, below)
+		entries, err := listing.Open(ctx, snaps, snap, below, onGap)
 		if err != nil {
 			m.Close()
 			return nil, err

@@ -56,58 +56,79 @@ func (c *Find) Run(ctx context.Context, app *cli.App) error {
 	}
 	defer snaps.System.Close()
 	out := bufio.NewWriterSize(app.Stdout, 1<<16)
-	var all []version
-	for _, history := range histories(snaps.List) {
-		found, err := search(ctx, snaps.System, history, want, app.Progress())
-		if err != nil {
-			return err
+	all := histories(snaps.List)
+	p := c.printer(out, app, snaps.List, len(all))
+	gaps := listing.NewGaps(app)
+	for _, history := range all {
+		if snaps.Repo != nil {
+			err = searchRepo(ctx, snaps.Repo, snaps.OwnAll(history), history, want, gaps.Add, p.version)
+		} else {
+			err = search(ctx, snaps.System, history, want, app.Progress(), p.version)
 		}
-		all = append(all, found...)
+		if err != nil {
+			break
+		}
 	}
-	if err := c.print(out, app, all); err != nil {
-		return err
+	gaps.Report()
+	if flushErr := out.Flush(); err == nil {
+		err = flushErr
 	}
-	return out.Flush()
+	return err
 }
 
-// print writes what was found.
-func (c *Find) print(out *bufio.Writer, app *cli.App, all []version) error {
+// printer writes versions as they are found.
+type printer struct {
+	out   *bufio.Writer
+	null  bool
+	json  *json.Encoder // nil for plain text
+	table table
+
+	last string          // with null: the path that was written last
+	seen map[string]bool // the paths that were, if they come from several histories
+}
+
+func (c *Find) printer(out *bufio.Writer, app *cli.App, snaps []*format.Snapshot, histories int) *printer {
+	p := &printer{out: out, null: c.Null, table: table{out: out, long: c.Long, hostWidth: len("HOST")}}
 	switch {
 	case app.JSON:
-		enc := json.NewEncoder(out)
-		for i := range all {
-			e, err := all[i].entry()
-			if err != nil {
-				return err
-			}
-			if err := enc.Encode(all[i].json(e)); err != nil {
-				return err
-			}
+		p.json = json.NewEncoder(out)
+	case c.Null && histories > 1:
+		p.seen = make(map[string]bool)
+	case !c.Null:
+		for _, s := range snaps {
+			p.table.hostWidth = max(p.table.hostWidth, utf8.RuneCountInString(cli.Printable(s.Host)))
 		}
-		return nil
-	case c.Null:
-		seen := make(map[string]bool)
-		for i := range all {
-			if path := all[i].path; !seen[path] {
-				seen[path] = true
-				fmt.Fprintf(out, "/%s\x00", path)
-			}
-		}
-		return nil
+		p.table.line("FIRST", "LAST", "SNAPSHOTS", "HOST", "MODE", "OWNER", "SIZE", "CHANGED", "PATH")
 	}
-	t := table{out: out, long: c.Long, hostWidth: len("HOST")}
-	for i := range all {
-		t.hostWidth = max(t.hostWidth, utf8.RuneCountInString(cli.Printable(all[i].first.Host)))
+	return p
+}
+
+// version writes one that was found.
+func (p *printer) version(v *version) error {
+	if p.null {
+		return p.path(v.path)
 	}
-	t.line("FIRST", "LAST", "SNAPSHOTS", "HOST", "MODE", "OWNER", "SIZE", "CHANGED", "PATH")
-	for i := range all {
-		e, err := all[i].entry()
-		if err != nil {
-			return err
-		}
-		t.version(&all[i], e)
+	e, err := v.entry()
+	if err != nil {
+		return err
 	}
+	if p.json != nil {
+		return p.json.Encode(v.json(e))
+	}
+	p.table.version(v, e)
 	return nil
+}
+
+// path writes a path, once.
+func (p *printer) path(path string) error {
+	if p.seen[path] || p.seen == nil && p.last == path {
+		return nil
+	}
+	if p.last = path; p.seen != nil {
+		p.seen[path] = true
+	}
+	_, err := fmt.Fprintf(p.out, "/%s\x00", path)
+	return err
 }
 
 // table writes lines whose columns are as wide as is usual, so that none waits

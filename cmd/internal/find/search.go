@@ -30,8 +30,17 @@ func histories(list []*format.Snapshot) [][]*format.Snapshot {
 	return out
 }
 
-// search walks the differences from snapshot to snapshot of one history.
-func search(ctx context.Context, system format.System, history []*format.Snapshot, want *wanted, onProgress func(format.Progress)) ([]version, error) {
+// search walks the differences from snapshot to snapshot of one history, and then
+// hands out what it found, by path and then by time.
+func search(ctx context.Context, system format.System, history []*format.Snapshot, want *wanted, onProgress func(format.Progress), found func(*version) error) error {
+	all, err := searchDifferences(ctx, system, history, want, onProgress)
+	for i := 0; i < len(all) && err == nil; i++ {
+		err = found(&all[i])
+	}
+	return err
+}
+
+func searchDifferences(ctx context.Context, system format.System, history []*format.Snapshot, want *wanted, onProgress func(format.Progress)) ([]version, error) {
 	opts := format.ExportOptions{ListingOnly: true, Drop: want.drop, OnProgress: onProgress}
 	for _, s := range history {
 		opts.Snapshots = append(opts.Snapshots, s.ID)

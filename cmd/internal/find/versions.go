@@ -12,13 +12,20 @@ import (
 // each other in their history.
 type version struct {
 	path        string
-	body        []byte // of the entry, without its path
+	body        []byte        // of the entry, without its path; or
+	decoded     *format.Entry // the entry, valid while it is handed out
 	first, last *format.Snapshot
 	snapshots   int
+	from        int // place of first in the history, where versions are sorted by it
 }
 
 // entry decodes the body, which this package encoded.
-func (v *version) entry() (*format.Entry, error) { return decode(v.path, v.body) }
+func (v *version) entry() (*format.Entry, error) {
+	if v.decoded != nil {
+		return v.decoded, nil
+	}
+	return decode(v.path, v.body)
+}
 
 func decode(path string, body []byte) (*format.Entry, error) {
 	e := new(format.Entry)
@@ -151,7 +158,7 @@ func (v *versions) closeBelow(n *node) {
 func (v *versions) close(n *node) {
 	// One that began with this snapshot is replaced before it was ever there.
 	if n.body != nil && n.since < v.now {
-		v.found = append(v.found, version{n.path, n.body, v.history[n.since-1], v.history[v.now-2], v.now - n.since})
+		v.found = append(v.found, version{path: n.path, body: n.body, first: v.history[n.since-1], last: v.history[v.now-2], snapshots: v.now - n.since})
 	}
 	n.body = nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bk-backup/bk/cmd/internal/systemtest"
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo"
 )
 
 // TestSearch compares what is found in each kind of system with a search through
@@ -46,13 +47,8 @@ func TestSearch(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				found, err := search(t.Context(), system, list, want, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
 				var got []string
-				for i := range found {
-					v := &found[i]
+				add := func(v *version) error {
 					e, err := v.entry()
 					if err != nil {
 						t.Fatal(err)
@@ -63,12 +59,36 @@ func TestSearch(t *testing.T) {
 						t.Errorf("%d snapshots from %d to %d", v.snapshots, first, last)
 					}
 					got = append(got, text(e, first, last))
+					return nil
+				}
+				if err := search(t.Context(), system, list, want, nil, add); err != nil {
+					t.Fatal(err)
+				}
+				if r, ok := system.(*repo.Repository); ok {
+					compareRepo(t, r, list, want, &got, add)
 				}
 				if diff := cmp.Diff(expected, got); diff != "" {
 					t.Errorf("seed %d, %s, %+v: %s", seed, name, flags.Patterns, diff)
 				}
 			}
 		}
+	}
+}
+
+// compareRepo searches a repository's listings all at once; add gathers in got.
+func compareRepo(t *testing.T, r *repo.Repository, list []*format.Snapshot, want *wanted, got *[]string, add func(*version) error) {
+	t.Helper()
+	expected := *got
+	*got = nil
+	own, _, err := r.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := searchRepo(t.Context(), r, own, list, want, nil, add); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(expected, *got); diff != "" {
+		t.Errorf("all at once: %s", diff)
 	}
 }
 
@@ -158,7 +178,7 @@ func TestReadsDifferences(t *testing.T) {
 	count := func(list []*format.Snapshot) int {
 		calls := 0
 		onEntry := func(format.Progress) { calls++ }
-		if _, err := search(t.Context(), r, list, want, onEntry); err != nil {
+		if _, err := searchDifferences(t.Context(), r, list, want, onEntry); err != nil {
 			t.Fatal(err)
 		}
 		return calls

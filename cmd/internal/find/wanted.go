@@ -49,6 +49,18 @@ func (w *wanted) match(e *format.Entry) bool {
 	return true
 }
 
+// path reports whether an object at a path may be what is looked for, whatever
+// it is.
+func (w *wanted) path(path string) bool {
+	return w.patterns.Picks(path, true) || w.patterns.Picks(path, false)
+}
+
+// skip reports whether nothing at or below a directory can be.
+func (w *wanted) skip(dir string) bool {
+	_, skipBelow := w.patterns.Match(dir, true)
+	return skipBelow
+}
+
 // drop is what an export need not hand out; it fits format.ExportOptions.
 // Directories above what is wanted pass, since their removal tells that of what
 // they held; a pattern for directories lets files pass, since one may have taken

@@ -51,17 +51,19 @@ func (c *List) Run(ctx context.Context, app *cli.App) error {
 	if err != nil {
 		return err
 	}
-	entries, err := Open(ctx, snaps, snap, below)
+	gaps := NewGaps(app)
+	entries, err := Open(ctx, snaps, snap, below, gaps.Add)
 	if err != nil {
 		return err
 	}
 	defer entries.Close()
 	out := bufio.NewWriterSize(app.Stdout, 1<<16)
 	shown, err := c.print(out, app, entries, below)
+	gaps.Report()
 	if flushErr := out.Flush(); err == nil {
 		err = flushErr
 	}
-	if err == nil && shown == 0 && below != "" {
+	if err == nil && shown == 0 && gaps.count == 0 && below != "" {
 		err = &cli.Error{Op: fmt.Sprintf("list %s of snapshot %s", cli.Printable("/"+below), snap.ID.Short()),
 			Err: fmt.Errorf("there is nothing at that path"), Fix: "paths are whole, from the root: see bk-ls " + name + " --depth 1"}
 	}

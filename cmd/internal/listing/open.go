@@ -9,6 +9,7 @@ import (
 
 	"github.com/bk-backup/bk/cmd/internal/cli"
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/repo"
 )
 
 // Entries walks the entries of a listing in the order of paths.
@@ -22,11 +23,11 @@ type Entries interface {
 }
 
 // Open walks what a snapshot has at and below a path. Of a bk repository only
-// that is read. The listing of a system that does not hand it out in order is
+// that is read, and onGap, if not nil, is told of what cannot be. The listing of a system that does not hand it out in order is
 // held in memory and sorted.
-func Open(ctx context.Context, snaps *cli.Snapshots, snap *format.Snapshot, below string) (Entries, error) {
+func Open(ctx context.Context, snaps *cli.Snapshots, snap *format.Snapshot, below string, onGap func(repo.Gap)) (Entries, error) {
 	if own := snaps.Own(snap); own != nil {
-		return snaps.Repo.Listing(ctx, own, below)
+		return snaps.Repo.Listing(ctx, own, repo.ListingOptions{Below: below, OnGap: onGap})
 	}
 	src, err := snaps.System.Export(ctx, format.ExportOptions{
 		Snapshots: []format.ID{snap.ID}, Full: true, ListingOnly: true, Drop: outside(below),

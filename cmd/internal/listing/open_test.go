@@ -62,7 +62,7 @@ func TestOpen(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						entries, err := Open(t.Context(), snaps, snaps.List[n], below)
+						entries, err := Open(t.Context(), snaps, snaps.List[n], below, nil)
 						if err != nil {
 							t.Fatal(err)
 						}

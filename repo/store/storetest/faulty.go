@@ -110,7 +110,13 @@ func (f *Faulty) Unwrap() store.Store { return f.Store }
 // be seen. open returns the storage that each run begins with. It returns the
 // number of runs in which a call failed.
 func EachFault(t *testing.T, fault Fault, open func(t *testing.T) store.Store, run func(t *testing.T, s *Faulty)) int {
-	for fault.Call = 1; !t.Failed(); fault.Call++ {
+	return StrideFaults(t, fault, 1, open, run)
+}
+
+// StrideFaults is EachFault for the calls 1, 1 + stride, 1 + 2 stride ...
+func StrideFaults(t *testing.T, fault Fault, stride int, open func(t *testing.T) store.Store, run func(t *testing.T, s *Faulty)) int {
+	cases := 0
+	for fault.Call = 1; !t.Failed(); fault.Call += stride {
 		fired := 0
 		t.Run(fault.String(), func(t *testing.T) {
 			s := NewFaulty(open(t), fault)
@@ -120,8 +126,9 @@ func EachFault(t *testing.T, fault Fault, open func(t *testing.T) store.Store, r
 		if fired == 0 {
 			break
 		}
+		cases++
 	}
-	return fault.Call - 1
+	return cases
 }
 
 // call does the work of a method, or fails. short is what it does with Short.
