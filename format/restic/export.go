@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/loss"
 )
 
 // Export implements format.System: it returns a source of snapshots.
@@ -43,7 +44,7 @@ type exporter struct {
 	content   *content
 	progress  format.Progress
 	estimates []format.Estimate // of the list, from the first walk
-	losses    losses            // of the snapshot that is being sent
+	losses    loss.Counts       // of the snapshot that is being sent
 }
 
 // choose looks up the snapshots that are asked for.
@@ -185,8 +186,8 @@ func (e *exporter) snapshot(i int, prev, cur *snapshot) error {
 	if err := e.out.emit(rec); err != nil {
 		return err
 	}
-	e.losses = cur.losses.clone()
-	if err := e.changes(prev, cur, e.losses.add, e.change); err != nil {
+	e.losses = cur.losses.Clone()
+	if err := e.changes(prev, cur, e.losses.Add, e.change); err != nil {
 		return err
 	}
 	e.progress.Snapshots++
@@ -226,7 +227,7 @@ func (e *exporter) file(c *change) error {
 	}
 	eof.Error = c.file.err[:min(len(c.file.err), format.CommentSizeMax)]
 	if !c.file.hasContent && c.entry.Size > 0 && eof.Error == "" {
-		e.losses.add(format.LossDamaged, c.path)
+		e.losses.Add(format.LossDamaged, c.path)
 	}
 	e.progress.Bytes += eof.Size
 	return e.out.emit(eof)

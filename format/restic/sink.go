@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/loss"
 	"github.com/bk-backup/bk/format/internal/spill"
 	"github.com/bk-backup/bk/repo/store"
 )
@@ -110,11 +111,11 @@ type Sink struct {
 	baseName format.ID // the parent's id in the repository
 	sorter   *sorter   // of a snapshot that is not sorted
 	file     *sinkFile
-	path     string // of the last entry
-	here     losses // of this snapshot
+	path     string      // of the last entry
+	here     loss.Counts // of this snapshot
 
 	sum      Written
-	losses   losses
+	losses   loss.Counts
 	progress format.Progress
 }
 
@@ -175,7 +176,7 @@ func (s *Sink) HasChunk(id format.ID, size uint32) bool {
 // Summary returns what was done so far.
 func (s *Sink) Summary() Written {
 	sum := s.sum
-	sum.Losses = s.losses.clone()
+	sum.Losses = s.losses.Clone()
 	s.w.mu.Lock()
 	sum.Stored = s.w.written
 	s.w.mu.Unlock()
@@ -257,7 +258,7 @@ func (s *Sink) lost(kind string, why error) {
 		}
 		return
 	}
-	s.here.add(kind, s.path)
+	s.here.Add(kind, s.path)
 	if s.opts.OnLoss != nil {
 		s.opts.OnLoss(s.path, why)
 	}

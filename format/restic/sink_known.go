@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -144,9 +142,7 @@ func (s *Sink) commit(r *format.Commit) error {
 	s.snapshot = nil
 	s.progress.Snapshots++
 	s.prev, s.prevTree = snap.ID, root
-	for _, l := range r.Losses {
-		s.here.merge(l)
-	}
+	s.here.Merge(r.Losses)
 	if held, err := s.heldAlready(snap, root); held || err != nil {
 		return err
 	}
@@ -157,9 +153,7 @@ func (s *Sink) commit(r *format.Commit) error {
 	if err != nil {
 		return err
 	}
-	for _, l := range s.here {
-		s.losses.merge(l)
-	}
+	s.losses.Merge(s.here)
 	b, err := json.Marshal(out)
 	if err != nil {
 		return err
@@ -237,15 +231,4 @@ func (s *Sink) compose(snap *format.Snapshot, root format.ID) (*snapshotOut, err
 		out.BK.Losses = append(out.BK.Losses, one)
 	}
 	return out, nil
-}
-
-// merge adds what somebody else counted.
-func (l *losses) merge(other format.Loss) {
-	i, found := slices.BinarySearchFunc(*l, other.Kind, func(x format.Loss, kind string) int { return strings.Compare(x.Kind, kind) })
-	if !found {
-		*l = slices.Insert(*l, i, format.Loss{Kind: other.Kind})
-	}
-	x := &(*l)[i]
-	x.Count += other.Count
-	x.Paths = append(x.Paths, other.Paths[:min(len(other.Paths), format.LossPathsMax-len(x.Paths))]...)
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/loss"
 	"github.com/bk-backup/bk/repo/store"
 )
 
@@ -22,7 +23,7 @@ import (
 type snapshot struct {
 	record *format.Snapshot
 	tree   format.ID
-	losses losses // what of its record the stream cannot hold, and what was lost on the way here
+	losses loss.Counts // what of its record the stream cannot hold, and what was lost on the way here
 
 	original format.ID // id of the snapshot that it was made of; zero if there is none
 	imported format.ID // id that it came under from a stream; zero if it did not, or was changed since
@@ -143,7 +144,7 @@ func (r *Repository) parseSnapshot(id format.ID, b []byte) (*snapshot, error) {
 	}}
 	text := func(s *snapshot, field string) string {
 		if len(field) > format.TextSizeMax {
-			s.losses.add(format.LossSnapshot, "")
+			s.losses.Add(format.LossSnapshot, "")
 			return field[:format.TextSizeMax]
 		}
 		return field
@@ -151,7 +152,7 @@ func (r *Repository) parseSnapshot(id format.ID, b []byte) (*snapshot, error) {
 	s.record.Host, s.record.User = text(s, f.Hostname), text(s, f.Username)
 	for _, tag := range f.Tags {
 		if len(tag) > format.TextSizeMax || len(s.record.Tags) == format.TagsMax {
-			s.losses.add(format.LossSnapshot, "")
+			s.losses.Add(format.LossSnapshot, "")
 			continue
 		}
 		s.record.Tags = append(s.record.Tags, tag)
@@ -159,7 +160,7 @@ func (r *Repository) parseSnapshot(id format.ID, b []byte) (*snapshot, error) {
 	for _, p := range f.Paths {
 		root, ok := rootPath(p)
 		if !ok || len(s.record.Roots) == format.RootsMax {
-			s.losses.add(format.LossSnapshot, "")
+			s.losses.Add(format.LossSnapshot, "")
 			continue
 		}
 		s.record.Roots = append(s.record.Roots, root)
@@ -209,7 +210,7 @@ func (r *Repository) restore(s *snapshot, f *bkFields) error {
 		for _, path := range l.Paths {
 			one.Paths = append(one.Paths, string(path[:min(len(path), format.PathSizeMax)]))
 		}
-		s.losses.merge(one)
+		s.losses.Merge(loss.Counts{one})
 	}
 	return nil
 }
@@ -231,29 +232,4 @@ func rootPath(p string) (string, bool) {
 	}
 	p = strings.TrimPrefix(path.Clean("/"+p), "/")
 	return p, format.CheckPath(p) == nil
-}
-
-// losses count what could not be kept, by kind. The zero value is ready.
-type losses []format.Loss
-
-// add counts one loss of a kind at a path.
-func (l *losses) add(kind, path string) {
-	i, found := slices.BinarySearchFunc(*l, kind, func(x format.Loss, kind string) int { return strings.Compare(x.Kind, kind) })
-	if !found {
-		*l = slices.Insert(*l, i, format.Loss{Kind: kind})
-	}
-	x := &(*l)[i]
-	x.Count++
-	if len(x.Paths) < format.LossPathsMax {
-		x.Paths = append(x.Paths, path)
-	}
-}
-
-// clone returns a copy to which others can add.
-func (l losses) clone() losses {
-	c := slices.Clone(l)
-	for i := range c {
-		c[i].Paths = slices.Clone(c[i].Paths)
-	}
-	return c
 }

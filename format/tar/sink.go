@@ -10,6 +10,7 @@ import (
 	"io"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/loss"
 	"github.com/bk-backup/bk/format/internal/spill"
 )
 
@@ -64,7 +65,7 @@ type Sink struct {
 	plain    []byte
 
 	sum      Written
-	losses   lossCounter
+	losses   loss.Counts
 	progress format.Progress
 }
 
@@ -76,7 +77,7 @@ var _ format.SinkCloser = (*Sink)(nil)
 // .tgz, .zst or .tzst ask for compression. An archive appears under its name
 // when it is complete.
 func Create(ctx context.Context, place string, opts SinkOptions) (*Sink, error) {
-	s := &Sink{ctx: ctx, opts: opts, losses: lossCounter{}, compose: composer{btime: opts.BirthTimes}}
+	s := &Sink{ctx: ctx, opts: opts, compose: composer{btime: opts.BirthTimes}}
 	if err := s.target.prepare(place, opts.Stdout); err != nil {
 		return nil, err
 	}
@@ -87,7 +88,7 @@ func Create(ctx context.Context, place string, opts SinkOptions) (*Sink, error) 
 // Summary returns what was done so far.
 func (s *Sink) Summary() Written {
 	sum := s.sum
-	sum.Losses = s.losses.sorted()
+	sum.Losses = s.losses.Clone()
 	return sum
 }
 
@@ -195,9 +196,7 @@ func (s *Sink) commit(r *format.Commit) error {
 		}
 	}
 	// What was lost before is the reader's to know, too.
-	for _, l := range r.Losses {
-		s.losses.merge(l)
-	}
+	s.losses.Merge(r.Losses)
 	out := s.out
 	s.out = nil
 	if err := out.finish(); err != nil {
@@ -213,7 +212,7 @@ func (s *Sink) lose(kind, path string, err error) error {
 	if s.opts.Strict {
 		return fmt.Errorf("tar cannot hold %q as it is: %s: %w", "/"+path, kind, err)
 	}
-	s.losses.add(kind, path)
+	s.losses.Add(kind, path)
 	if s.opts.OnLoss != nil {
 		s.opts.OnLoss(path, err)
 	}

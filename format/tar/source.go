@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/loss"
 )
 
 // source hands out the records of archives, one after another. It is written as
@@ -38,7 +39,7 @@ type source struct {
 	size     uint64 // of the file's content so far
 	refs     format.Refs
 	commit   format.Commit
-	losses   lossCounter
+	losses   loss.Counts
 	progress format.Progress
 }
 
@@ -133,7 +134,7 @@ func (s *source) snapshot(a *archive) (err error) {
 	if err := s.index.reset(); err != nil {
 		return err
 	}
-	s.commit, s.losses, s.current = format.Commit{}, lossCounter{}, a.snapshot.ID
+	s.commit, s.losses, s.current = format.Commit{}, nil, a.snapshot.ID
 	s.progress.Snapshots++
 	if s.input.seek != nil {
 		s.progress.BytesTotal = s.progress.Bytes + uint64(s.input.seek.Size())
@@ -157,7 +158,7 @@ func (s *source) snapshot(a *archive) (err error) {
 	if err := a.unchanged(); err != nil {
 		return err
 	}
-	s.commit.Losses = s.losses.sorted()
+	s.commit.Losses = s.losses
 	return s.emit(&s.commit)
 }
 
@@ -204,7 +205,7 @@ func (s *source) unit(units <-chan *unit, p *parser) (*unit, error) {
 }
 
 func (s *source) lose(kind, path string, err error) {
-	s.losses.add(kind, path)
+	s.losses.Add(kind, path)
 	if s.opts.OnError != nil {
 		s.opts.OnError(path, err)
 	}

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """bench.py BIN [PART ...]: whole-process benchmarks of the programs in BIN beside restic, in the same run.
 
-Parts: linux small big hist convert restic image wide gc (default: linux small hist). Scratch space is $BENCH_ROOT (default /var/tmp/bk-bench,
+Parts: linux small big hist convert borg restic image wide gc (default: linux small hist). Scratch space is $BENCH_ROOT (default /var/tmp/bk-bench,
 kept between runs for its data; about 20 GB for hist). Restores go to /dev/shm. Data:
   linux  two point releases of Debian's linux-source-6.1 (apt-get download), or $BENCH_LINUX1 and $BENCH_LINUX2
   small  250,000 tiny files, generated
@@ -9,6 +9,7 @@ kept between runs for its data; about 20 GB for hist). Restores go to /dev/shm. 
   hist   20 snapshots of an evolving linux tree with a disk image and a log (evolve.py), then all of "convert"
   convert  conversions of the history that hist left: to new keys, cut and compressed anew, one more snapshot, a pattern
          dropped; beside restic copy, restic rewrite and borg recreate
+  borg   the archives of that history in borg's repository, which convert makes, to bk and restic, beside borg and restic
   restic  the history that hist left in restic's own repository, to bk and back, beside restic copy
   image  a disk image of 4 GiB of which 40 MiB change in scattered places, cut anew as a difference (IMAGE_MIB for a smaller one)
   wide   1,000 snapshots of 1,000,000 files, metadata alone: exported, and imported (WIDE=SNAPSHOTSxFILES for a smaller one)
@@ -350,12 +351,32 @@ def recompress(borg, bk, anew, bk3):
     shutil.rmtree(recreated)
     # borg saw the copy, which has the same id, in a newer state: it would take the original for one that was rolled back.
     subprocess.run("rm -rf %s/borg-home/.config/borg/security %s/borg-home/.cache/borg" % (WORK, WORK), shell=True, check=True)
-    taken, tarred = WORK + "/bk-of-borg", WORK + "/borg-tarred"
-    compare("hist: all 20 archives of borg into bk, beside one of them by borg export-tar \\| import-tar", "bk-export -q -r borg:%s --all | bk-import -q -r %s" % (borg, taken),
-            "%s export-tar %s::s19 - | %s import-tar %s::s19 -" % (BORG, borg, BORG, tarred), reps=1,
-            reset=("rm -rf %s; BK_REPO=%s bk-init -q" % (taken, taken), "rm -rf %s; %s init -e repokey-blake2 %s" % (tarred, BORG, tarred)))
-    shutil.rmtree(taken)
-    shutil.rmtree(tarred)
+    from_borg()
+
+
+def from_borg():
+    """All archives of the history in borg's repository into bk and restic, beside what borg and restic have for that."""
+    borg, taken, tarred, re, re2, out = (WORK + "/" + name for name in ("borg-hist", "bk-of-borg", "borg-tarred", "restic-of-borg", "restic-extracted", "extracted"))
+    if not BORG or not os.path.exists(borg):
+        sys.exit("there is no %s of borg: run the part hist or convert first" % borg)
+    names = subprocess.run([BORG, "list", "--short", borg], check=True, capture_output=True, text=True, env=env).stdout.split()
+    few = names[::(len(names) + 1) // 2 or 1][:2] + names[-1:] if len(names) > 3 else names
+    all_of = "hist: all %d archives of borg into " % len(names)
+    into_bk, fresh_bk = "bk-export -q -r borg:%s --all | bk-import -q -r %s" % (borg, taken), "rm -rf %s; BK_REPO=%s bk-init -q" % (taken, taken)
+    into_restic, fresh_restic = "bk-export -q -r borg:%s --all | bk-import -q -r restic:%s" % (borg, re), "rm -rf %s" % re
+    by_tar = "for a in %s; do %s export-tar %s::$a - | %s import-tar %s::$a - || exit; done"
+    fresh_tar = "rm -rf %s; %s init -e repokey-blake2 %s" % (tarred, BORG, tarred)
+    by_disk = "mkdir %s && cd %s && for a in %s; do find . -mindepth 1 -delete && %s extract %s::$a && $RESTIC -q -r %s backup . || exit; done" % (out, out, " ".join(few), BORG, borg, re2)
+    fresh_disk = "rm -rf %s %s; $RESTIC -q -r %s init" % (out, re2, re2)
+    for which in (names[-1:], names):
+        theirs = by_tar % (" ".join(which), BORG, borg, BORG, tarred)
+        compare(all_of + "bk, beside %d of them by borg export-tar \\| import-tar" % len(which), into_bk, theirs, reps=1, reset=(fresh_bk, fresh_tar))
+    compare(all_of + "restic, beside %d of them by borg export-tar \\| import-tar" % len(names), into_restic, theirs, reps=1, reset=(fresh_restic, fresh_tar))
+    compare(all_of + "restic, beside borg extract and restic backup of %d of them" % len(few), into_restic, by_disk, reps=1, reset=(fresh_restic, fresh_disk))
+    if RESTIC:
+        run("$RESTIC -q -r %s check" % re)
+    for p in (taken, tarred, re, re2, out):
+        shutil.rmtree(p, ignore_errors=True)
 
 
 def collected(bk, re):
@@ -394,10 +415,10 @@ def main():
             suite("big", big(1), big(2))
         elif part == "hist":
             hist()
-        elif part in ("convert", "restic", "image", "wide", "gc"):
-            {"convert": convert, "restic": to_restic, "image": image, "wide": wide, "gc": gc}[part]()
+        elif part in ("convert", "borg", "restic", "image", "wide", "gc"):
+            {"convert": convert, "borg": from_borg, "restic": to_restic, "image": image, "wide": wide, "gc": gc}[part]()
         else:
-            sys.exit("unknown part %r: linux, small, big, hist, convert, restic, image, wide, gc" % part)
+            sys.exit("unknown part %r: linux, small, big, hist, convert, borg, restic, image, wide, gc" % part)
     header = ("", "bk, s", "restic, s", "ratio", "bk CPU", "restic CPU", "ratio", "peak MiB")
     print("\n| " + " | ".join(header) + " |\n|" + "---|" * len(header))
     for row in rows:

@@ -42,6 +42,9 @@ func NewSorter(dir string, compare func(a, b string) int) *Sorter {
 	return &Sorter{dir: dir, compare: compare, max: sorterMemory}
 }
 
+// SetMemory says how many bytes of rows are sorted in memory, instead of 8 MiB.
+func (s *Sorter) SetMemory(bytes int) { s.max = bytes }
+
 // Add takes a row, and copies the value.
 func (s *Sorter) Add(key string, value []byte) error {
 	s.rows = append(s.rows, sortRow{key, slices.Clone(value)})
