@@ -19,22 +19,14 @@ type command struct {
 	cli.SelectFlags `embed:""`
 }
 
-// Run lists them, oldest first.
+// Run lists them, oldest first. Those that cannot be read are named.
 func (c *command) Run(ctx context.Context, app *cli.App) error {
-	sel, err := c.Selection()
+	snapshots, err := app.OpenSnapshots(ctx, &c.SourceFlags, &c.SelectFlags)
 	if err != nil {
 		return err
 	}
-	system, err := app.OpenSystem(ctx, &c.SourceFlags)
-	if err != nil {
-		return err
-	}
-	defer system.Close()
-	list, err := system.Snapshots(ctx)
-	if err != nil {
-		return err
-	}
-	list = cli.Select(list, sel)
+	defer snapshots.System.Close()
+	list := snapshots.List
 	if app.JSON {
 		enc := json.NewEncoder(app.Stdout)
 		for _, s := range list {
