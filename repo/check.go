@@ -60,7 +60,9 @@ type Finding struct {
 	What   What
 	Object string // its name on storage; empty for chunks of which nothing says where they were
 	Err    error
-	Lost   uint64 // chunks that snapshots need and that are nowhere else
+	// Snapshot is the id of a snapshot that is hidden, where only that is known.
+	Snapshot format.ID
+	Lost     uint64 // chunks that snapshots need and that are nowhere else
 	// Readable says of a damaged pack that it is known what lies where in it.
 	Readable bool
 	// Touched is what cannot be restored because of it, by path. More counts

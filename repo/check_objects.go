@@ -147,7 +147,8 @@ func (k *checker) chain() error {
 	for _, s := range k.snaps {
 		for _, head := range s.Heads {
 			if !there[head] && !forgotten[head] {
-				k.findAbout("snapshot "+head.String(), "", Hidden, fmt.Errorf("snapshot %s, which %s names as the one before it, is neither there nor forgotten", head, s.ID.Short()))
+				f := k.findAbout("snapshot "+head.String(), "", Hidden, fmt.Errorf("snapshot %s, which %s names as the one before it, is neither there nor forgotten", head, s.ID.Short()))
+				f.Snapshot = head
 			}
 		}
 	}

@@ -20,7 +20,8 @@ type RepairOptions struct {
 	// Check says what is read in order to find the damage, and how progress is
 	// shown. What is not found is not repaired.
 	Check CheckOptions
-	// From are asked, one after another, for chunks that are lost.
+	// From are asked, one after another, for chunks that are lost; those that are
+	// copies of the repository also for small objects that are damaged or hidden.
 	From []ChunkSource
 	// UnreadableIsLost takes for lost what storage fails to hand out, as failing
 	// disks do. Otherwise nothing is repaired then: it may be a passing trouble.
@@ -48,12 +49,15 @@ type Repaired struct {
 	Removed  int      // packs that were removed since nothing can be read of them
 	Restored uint64   // lost chunks that were had again from elsewhere
 	Marked   uint64   // lost chunks that were written down as beyond help
+	// Objects are snapshots, credentials and the like that were taken again from a
+	// copy: their names, or what their findings are about.
+	Objects []string
 }
 
 // Repair makes the best of a damaged repository (spec/repository.md, section 12):
 // packs that no index lists are listed again, what can be read of damaged packs
-// is moved to new ones, lost chunks are taken from elsewhere, and what is beyond
-// help is written down, so that the rest can be restored. No snapshot is removed,
+// is moved to new ones, lost chunks and small objects are taken from elsewhere, and
+// what is beyond help is written down, so that the rest can be restored. No snapshot is removed,
 // and no pack before all that can be read of it is durable elsewhere. It may be
 // stopped at any point and run again; others may go on working meanwhile.
 func (r *Repository) Repair(ctx context.Context, opts RepairOptions) (*Repaired, error) {
@@ -124,6 +128,10 @@ func (r *Repository) repairRound(ctx context.Context, session *session, checking
 		return false, err
 	}
 	p.judgePacks()
+	snapshots, err := p.restoreObjects()
+	if err != nil {
+		return false, err
+	}
 	if opts.DryRun {
 		return false, p.pretend()
 	}
@@ -143,7 +151,7 @@ func (r *Repository) repairRound(ctx context.Context, session *session, checking
 	if err := p.replace(); err != nil {
 		return false, err
 	}
-	if metas > 0 || len(p.mislisted()) > 0 {
+	if metas > 0 || snapshots || len(p.mislisted()) > 0 {
 		return true, nil
 	}
 	return false, p.mark()

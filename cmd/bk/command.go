@@ -31,6 +31,8 @@ var order = []struct{ name, text string }{
 	{"tag", "change the tags of snapshots"},
 	{"forget", "remove snapshots"},
 	{"gc", "free the space of what no snapshot needs"},
+	{"check", "look for damage in a repository"},
+	{"repair", "mend a damaged repository, from its own packs or from elsewhere"},
 	{"key", "add, remove and list the keys of a repository"},
 	{"export", "write snapshots as a stream"},
 	{"filter", "drop, rename and change what is in a stream"},

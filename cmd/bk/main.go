@@ -37,7 +37,11 @@ func run(name string, args []string) {
 	if path == "" {
 		found, err := exec.LookPath(program)
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "bk: there is no program %s beside bk or in PATH\nto fix: run bk for the list\n", program)
+			meant := ""
+			if near := nearest(name, family()); near != "" {
+				meant = fmt.Sprintf(", did you mean %q?", near)
+			}
+			fmt.Fprintf(os.Stderr, "bk: there is no program %s beside bk or in PATH%s\nto fix: run bk for the list\n", program, meant)
 			os.Exit(cli.ExitUsage)
 		}
 		path = found
@@ -68,4 +72,37 @@ func family() []string {
 	}
 	sort.Strings(names)
 	return names
+}
+
+// nearest returns the name that differs from what was typed by one or two
+// letters, or "".
+func nearest(typed string, names []string) string {
+	best, least := "", 3
+	for _, name := range names {
+		if d := distance(typed, name); d < least && d < len(name) {
+			best, least = name, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to be put in, taken out or changed to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		corner := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			changed := corner
+			if a[i] != b[j] {
+				changed++
+			}
+			corner = row[j+1]
+			row[j+1] = min(changed, corner+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
 }

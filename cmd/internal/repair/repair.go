@@ -5,6 +5,8 @@ package repair
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bk-backup/bk/cmd/internal/check"
@@ -27,7 +29,7 @@ type Repair struct {
 
 // Help is the longer text.
 func (*Repair) Help() string {
-	return `Finds damage as bk-check --read-data does, and then lists packs again that no index lists, moves what can be read of damaged packs to new ones, and takes what is lost from the places that --from names. What is beyond help is written down: from then on snapshots that need it are restored without it, with zeros in place of lost content, and what is missing is named, with the exit code 3. If it comes again, with a later backup or a repair with another --from, they are whole again.
+	return `Finds damage as bk-check --read-data does, and then lists packs again that no index lists, moves what can be read of damaged packs to new ones, and takes what is lost from the places that --from names. Damaged snapshots, credentials and records, and snapshots that storage hides, come back from a copy of the repository alone; without one they stay as they are, and what still works is said. What is beyond help is written down: from then on snapshots that need it are restored without it, with zeros in place of lost content, and what is missing is named, with the exit code 3. If it comes again, with a later backup or a repair with another --from, they are whole again.
 
 No snapshot is removed, and no pack before all that can be read of it lies elsewhere. It may be stopped and run again; backups may go on meanwhile.
 
@@ -64,23 +66,23 @@ func (c *Repair) Run(ctx context.Context, app *cli.App) error {
 }
 
 func (c *Repair) report(app *cli.App, out *repo.Repaired) {
-	helpless := 0
+	var left []*repo.Finding // of which nothing was repaired
 	known := uint64(0)
 	for _, f := range out.Found.Findings {
 		if f.What == repo.Known {
 			known = f.Lost
-		} else if !canHelp(f) {
-			helpless++
+		} else if !canHelp(f) && !putBack(f, out.Objects) {
+			left = append(left, f)
 		}
 	}
-	if out.Marked+known > 0 || helpless > 0 {
+	if out.Marked+known > 0 || len(left) > 0 {
 		app.Lossy()
 	}
 	if app.JSON {
 		app.JSONEvent("summary", map[string]any{
 			"findings": len(out.Found.Findings), "packs_listed": out.Listed, "indexes_removed": out.Indexes, "plans_removed": out.Plans,
 			"packs_replaced": out.Moved.Packs, "bytes_replaced": out.Moved.Bytes, "chunks_moved": out.Kept, "packs_removed": out.Removed,
-			"chunks_restored": out.Restored, "chunks_lost": out.Marked, "chunks_known_lost": known, "findings_left": helpless, "dry_run": c.DryRun,
+			"chunks_restored": out.Restored, "chunks_lost": out.Marked, "chunks_known_lost": known, "findings_left": len(left), "objects_restored": len(out.Objects), "dry_run": c.DryRun,
 		})
 		return
 	}
@@ -103,13 +105,48 @@ func (c *Repair) report(app *cli.App, out *repo.Repaired) {
 	say("replaced by what can be read of them, packs", uint64(out.Moved.Packs))
 	say("removed, packs of which nothing can be read", uint64(out.Removed))
 	say("restored from elsewhere, chunks", out.Restored)
+	say("put back from a copy, small objects", uint64(len(out.Objects)))
 	say("written down as beyond help, chunks", out.Marked)
 	if known > 0 {
 		app.Sayf("known to be beyond help: %s chunks", cli.Count(known))
 	}
-	if helpless > 0 {
-		app.Warnf("%d of the objects cannot be repaired: put them in place from another copy of the repository, or forget them", helpless)
+	for _, text := range advice(left) {
+		app.Warnf("%s", text)
 	}
+}
+
+// putBack reports whether an object was taken from a copy.
+func putBack(f *repo.Finding, objects []string) bool {
+	return slices.Contains(objects, f.Object) || !f.Snapshot.IsZero() && slices.Contains(objects, "snapshot "+f.Snapshot.String())
+}
+
+// advice says of what could not be repaired what is gone, what still works, and
+// what to do.
+func advice(left []*repo.Finding) (texts []string) {
+	counts := make(map[seal.Kind]int)
+	hidden, other := 0, 0
+	for _, f := range left {
+		name, ok := seal.ParseName(f.Object)
+		switch {
+		case f.What == repo.Hidden:
+			hidden++
+		case ok && (name.Kind == seal.KindSnapshot || name.Kind == seal.KindCredential || name.Kind == seal.KindForget):
+			counts[name.Kind]++
+		default:
+			other++
+		}
+	}
+	say := func(n int, text string) {
+		if n > 0 {
+			texts = append(texts, fmt.Sprintf(text, n))
+		}
+	}
+	say(counts[seal.KindSnapshot], "%d of the snapshots cannot be opened: all others restore, and backups go on, but bk-gc frees nothing, since what these need is not known; --from with a copy of this repository brings them back")
+	say(counts[seal.KindCredential], "%d of the credentials open nothing any more: the others do; bk-key add makes new ones, bk-key remove takes the damaged ones away, --from with a copy of this repository brings them back")
+	say(counts[seal.KindForget], "%d of the records of what was forgotten cannot be read: no snapshot is affected, but bk-check cannot tell any more whether what they name is hidden; --from with a copy of this repository brings them back")
+	say(hidden, "%d snapshots or records that were there are neither there nor forgotten: --from with a copy of this repository that has them brings snapshots back")
+	say(other, "%d of the objects cannot be repaired: put them in place from another copy of the repository")
+	return texts
 }
 
 // canHelp reports whether a repair does something about a finding.
