@@ -94,9 +94,6 @@ func (app *App) fail(err error) int {
 	return code
 }
 
-// Fix returns what a program advises about an error; it may be empty.
-func Fix(err error) string { return fixOf(err) }
-
 // advice returns the outermost advice in the chain, or "".
 func advice(err error) string {
 	if own, ok := err.(*Error); ok && own.Fix != "" {
@@ -117,6 +114,9 @@ func advice(err error) string {
 	}
 	return ""
 }
+
+// Fix returns what a program advises about an error; it may be empty.
+func Fix(err error) string { return fixOf(err) }
 
 // fixOf returns what to do about an error.
 func fixOf(err error) string {

@@ -36,7 +36,7 @@ func (*Diff) Help() string {
   -  removed          U  mode, owner, time or other metadata changed
   T  type changed
 
-Content is compared by the chunks that it consists of, and nothing that both snapshots have is read. In the sums, content that only moved counts as neither new nor gone. In other systems' snapshots, files of equal size and time count as equal.
+Content is compared by the chunks that it consists of, and nothing that both snapshots have is read. In the sums, content that only moved counts as neither new nor gone. In other systems' snapshots, files of equal size and time count as equal. Of paths that one of the listings cannot tell, since a part of it is damaged, nothing is said but which they are; the exit code is 3 then.
 
   bk-diff latest~1 latest
   bk-diff latest~7 latest /home/me

@@ -34,7 +34,7 @@ type Find struct {
 
 // Help is the longer text.
 func (*Find) Help() string {
-	return `A line for every version of every object that matches: the first and the last of the snapshots that have it, one after another, and how many these are. A version is another one if its type, mode, owner, size, time or target is. Snapshots of one host and the same paths are one history; several histories are searched one after another.
+	return `A line for every version of every object that matches: the first and the last of the snapshots that have it, one after another, and how many these are. A version is another one if its type, mode, owner, size, time or target is. Snapshots of one host and the same paths are one history; several histories are searched one after another. What cannot be read of a listing is named, the rest is searched, and the exit code is 3.
 
   bk-find '*.cat.jpg'
   bk-find --host laptop /home/me/thesis.tex

@@ -26,7 +26,7 @@ type List struct {
 
 // Help is the longer text.
 func (*List) Help() string {
-	return `A line for every entry, in the order of paths, with all that lies below directories. Only the part of the listing that is asked for is read.
+	return `A line for every entry, in the order of paths, with all that lies below directories. Only the part of the listing that is asked for is read. What of it cannot be read is named, the rest is shown, and the exit code is 3.
 
   bk-ls latest
   bk-ls -l latest:/home/me --depth 1
