@@ -5,8 +5,9 @@ import (
 	"hash"
 )
 
-// digestBatch is how many bytes of records are hashed at a time.
-const digestBatch = 32 << 10
+// digestBatch is how many bytes of records are hashed at a time: enough to be
+// worth waking another processor.
+const digestBatch = 128 << 10
 
 // digest is the SHA-256 of records as they come. A record is shorter than what it
 // costs to hash it alone, and hashing can go on while the next ones are decoded
