@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/bk-backup/bk/format"
 )
 
@@ -159,6 +161,10 @@ func TestMemoryOfLargeChunks(t *testing.T) {
 func writeLargeChunks(w io.Writer, once bool) error {
 	out := format.NewWriter(w, format.WriterOptions{})
 	plain := make([]byte, format.ChunkSizeMax)
+	encoder, err := zstd.NewWriter(nil, zstd.WithWindowSize(format.ZstdWindowMax))
+	if err != nil {
+		return err
+	}
 	rnd := rand.NewChaCha8([32]byte{1})
 	recs := []format.Record{&format.Header{Version: format.Version, Features: []format.Feature{format.FeatureZstd}}, &format.Snapshot{ID: format.ID{1}}}
 	for _, rec := range recs {
@@ -166,21 +172,18 @@ func writeLargeChunks(w io.Writer, once bool) error {
 			return err
 		}
 	}
-	for i := range 3 {
+	for i := range 2 {
 		rnd.Read(plain)
 		for at := 0; at < len(plain); at += 1 << 20 {
 			copy(plain[at+1<<19:], plain[:1<<17]) // found at the far end of the window
 		}
-		codec, payload, err := format.EncodePayload(nil, plain, format.Level(1+2*i))
-		if err != nil {
-			return err
-		}
-		if codec != format.CodecZstd {
+		payload := encoder.EncodeAll(plain, nil)
+		if len(payload) >= len(plain) {
 			return errors.New("the chunk does not compress")
 		}
 		for _, rec := range []format.Record{
 			&format.Entry{Path: fmt.Sprintf("file%d", i), Type: format.TypeFile},
-			&format.Data{ID: format.SumID(plain), Size: format.ChunkSizeMax, Codec: codec, Once: once, Payload: payload},
+			&format.Data{ID: format.SumID(plain), Size: format.ChunkSizeMax, Codec: format.CodecZstd, Once: once, Payload: payload},
 			&format.EOF{Size: format.ChunkSizeMax},
 		} {
 			if err := out.Write(rec); err != nil {
