@@ -257,7 +257,39 @@ func (k *checker) outrun() (bool, error) {
 			return true, nil
 		}
 	}
-	return false, nil
+	return k.listedSince(names)
+}
+
+// listedSince reports whether an index that was not read lists a pack of which it
+// was found that none does. One that stands in for another may come and the other
+// go while storage is listed, so that neither is seen.
+func (k *checker) listedSince(names [][32]byte) (bool, error) {
+	unlisted := make(map[[32]byte]bool)
+	for _, f := range k.out.Findings {
+		if name, ok := seal.ParseName(f.Object); ok && f.What == Unlisted {
+			unlisted[name.Sum] = true
+		}
+	}
+	listed := false
+	for _, name := range names {
+		if len(unlisted) == 0 || listed || slices.Contains(k.indexes, name) {
+			continue
+		}
+		body, err := k.r.fetchIndex(k.ctx, name)
+		if errors.Is(err, store.ErrNotFound) {
+			return true, nil
+		}
+		if err == nil {
+			err = pack.ParseIndex(body, func(info pack.Info, _ []pack.Entry) error {
+				listed = listed || unlisted[info.Name]
+				return nil
+			})
+		}
+		if err != nil && k.ctx.Err() != nil {
+			return false, err
+		} // one that is damaged lists nothing
+	}
+	return listed, nil
 }
 
 func packObject(name [32]byte) string {
@@ -315,6 +347,21 @@ func (k *checker) fetchIndex(ctx context.Context, sum [32]byte) ([]byte, error) 
 	return nil, index.ErrSkip
 }
 
+// rankAdopted is the rank of a pack that no index lists: after all others that
+// are there.
+const rankAdopted = rankGone + 1
+
+// rankListed ranks the places of a chunk as readers find them: a pack that no
+// index lists is needed only for what is nowhere else. A writer that has not come
+// to its index, or was killed before, may have stored once more what a plan
+// condemns or an earlier epoch holds.
+func (k *checker) rankListed(info pack.Info) int32 {
+	if st := k.packs[info.Name]; st != nil && st.stored && st.adopted {
+		return rankAdopted
+	}
+	return k.rank(info)
+}
+
 // walk marks what the snapshots need. What several share is read once.
 func (k *checker) walk() error {
 	lost, err := k.r.marked(k.ctx)
@@ -325,7 +372,7 @@ func (k *checker) walk() error {
 	for c := range lost {
 		k.known[k.r.label.LabelOf(c.kind, c.id)] = true
 	}
-	k.marks = k.cache.NewMarks(k.rank)
+	k.marks = k.cache.NewMarks(k.rankListed)
 	walker, batch := k.marker(func(label seal.Label) {
 		k.mu.Lock()
 		defer k.mu.Unlock()

@@ -74,15 +74,7 @@ func TestCheckBesideDeletion(t *testing.T) {
 		t.Fatal(err)
 	}
 	fresh, listed := begin.Clone(), objects(t, begin, "packs/")
-	for _, name := range objects(t, imported, "packs/") {
-		b, err := imported.Get(t.Context(), name, 1<<30)
-		if err == nil && !slices.Contains(listed, name) {
-			err = fresh.Create(t.Context(), name, b)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	addPacks(t, fresh, imported)
 	var garbage []string
 	for _, name := range objects(t, fresh, "packs/") {
 		if !slices.Contains(listed, name) {
@@ -118,5 +110,77 @@ func TestCheckBesideDeletion(t *testing.T) {
 			t.Errorf("a pack that is listed and went: %v, %+v", err, out)
 		}
 		r.Close()
+	}
+}
+
+// addPacks stores the packs of another repository that this one has not got, and
+// returns how many there are.
+func addPacks(t *testing.T, to, from *mem.Store) (n int) {
+	t.Helper()
+	held := objects(t, to, "packs/")
+	for _, name := range objects(t, from, "packs/") {
+		if slices.Contains(held, name) {
+			continue
+		}
+		n++
+		b, err := from.Get(t.Context(), name, 1<<30)
+		if err == nil {
+			err = to.Create(t.Context(), name, b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
+// TestCheckBesideCopies: packs of a writer that has not come to its index are no
+// damage when they hold again what snapshots have elsewhere, however much better
+// the new place is. They are found where there is no other.
+func TestCheckBesideCopies(t *testing.T) {
+	st := initStore(t)
+	importOneByOne(t, st, randomHistory(rand.New(rand.NewPCG(6, 50)), 3, 20))
+	rotate(t, st)
+	sealed := st.Clone()
+	mustCollect(t, sealed, CollectOptions{Reseal: true, MaxUnused: -1})
+	if addPacks(t, st, sealed) == 0 {
+		t.Fatal("nothing was sealed again")
+	}
+	if out := check(t, st, readAll); len(out.Findings) > 0 {
+		t.Errorf("%d findings: %+v", len(out.Findings), out.Findings[0])
+	}
+	out := check(t, without(t, st, objects(t, st, "index/")...), readAll)
+	if !slices.ContainsFunc(out.Findings, func(f *Finding) bool { return f.What == Unlisted }) {
+		t.Error("there is no index, and no pack is found to be unlisted")
+	}
+}
+
+// TestCheckBesideIndex: an index may take the place of another while indexes are
+// listed, so that neither is seen.
+func TestCheckBesideIndex(t *testing.T) {
+	begin, _ := checkable(t, seal.SuiteAES256GCM)
+	late := map[string][]byte{}
+	for _, name := range objects(t, begin, "index/") {
+		b, err := begin.Get(t.Context(), name, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		late[name] = b
+	}
+	st := without(t, begin, objects(t, begin, "index/")...)
+	if out := check(t, st, readAll); len(out.Findings) == 0 {
+		t.Fatal("there is no index, and no finding")
+	}
+	r, err := openStore(afterListing{st, "index/", func() {
+		for name, b := range late {
+			_ = st.Create(context.Background(), name, b)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if out, err := r.Check(t.Context(), readAll); err != nil || len(out.Findings) > 0 {
+		t.Errorf("indexes that came while they were listed: %v, %+v", err, out)
 	}
 }

@@ -148,7 +148,7 @@ func kindOf(part tree.LostPart) seal.ChunkKind {
 // snapshot. What several snapshots share, and is whole, is read once: marks say
 // so, a bit for each record of the index.
 func (k *checker) lostParts(fn func(*Snapshot, tree.LostPart) error) error {
-	whole := k.cache.NewMarks(k.rank)
+	whole := k.cache.NewMarks(k.rankListed)
 	label := func(id format.ID) seal.Label { return k.r.label.LabelOf(seal.ChunkMeta, id) }
 	var cur *Snapshot
 	finder := tree.LostFinder{

@@ -156,6 +156,7 @@ type packState struct {
 	plan    uint64
 	planned bool // plan is the number of an active plan that names it
 	gone    bool // a plan was carried out that named it
+	adopted bool // no index lists it; it says itself what it holds
 	run     int  // of the index, where its records were first met
 
 	live, total int64 // stored bytes of needed chunks, and of all
@@ -349,7 +350,7 @@ func (c *survey) adopt(unlisted []store.Info) error {
 			continue
 		}
 		st := c.packs[listed.Info.Name]
-		st.foreign, st.kind, st.epoch = false, listed.Info.Kind, listed.Info.Epoch
+		st.foreign, st.adopted, st.kind, st.epoch = false, true, listed.Info.Kind, listed.Info.Epoch
 		adopted = append(adopted, listed)
 		c.adopted = append(c.adopted, info)
 	}
