@@ -14,6 +14,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bk-backup/bk/repo/seal"
 )
 
 // failingCall, in the environment of the test's own program, is the number of a
@@ -145,7 +147,7 @@ func TestFullDisk(t *testing.T) {
 // that it starts do.
 func fullDisk(t *testing.T, path string) {
 	rng := rand.New(rand.NewPCG(6, 6))
-	p := cheapPlaceIn(t, path)
+	p := cheapPlaceIn(t, path, seal.SuiteAES256GCM)
 	source := filepath.Join(t.TempDir(), "source")
 	versions := map[string]map[string]string{}
 	full := 0

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -237,13 +238,21 @@ func connect(cmds []*exec.Cmd) (files []*os.File, err error) {
 // reports whether all ended well before that.
 func runKilled(t *testing.T, rng *rand.Rand, within time.Duration, cmds ...*exec.Cmd) (done bool) {
 	t.Helper()
-	return runKilling(t, cmds, rng.IntN(len(cmds)), time.Duration(rng.Int64N(int64(within))), new(bytes.Buffer))
+	return runKilling(t, cmds, rng.IntN(len(cmds)), time.Duration(rng.Int64N(int64(within))), new(bytes.Buffer)).done
+}
+
+// ending is how a pipe of programs ended.
+type ending struct {
+	done   bool            // all of them well
+	killed bool            // the victim by the signal, before it could end by itself
+	lived  []time.Duration // from the beginning until each ended, and those before it
 }
 
 // runKilling is runKilled with a victim, -1 for none, and a moment. The messages
 // are those of the last program.
-func runKilling(t *testing.T, cmds []*exec.Cmd, victim int, delay time.Duration, messages *bytes.Buffer) (done bool) {
+func runKilling(t *testing.T, cmds []*exec.Cmd, victim int, delay time.Duration, messages *bytes.Buffer) (end ending) {
 	t.Helper()
+	begun := time.Now()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	files, err := connect(cmds)
@@ -268,16 +277,19 @@ func runKilling(t *testing.T, cmds []*exec.Cmd, victim int, delay time.Duration,
 			}
 		}()
 	}
-	done = true
-	for _, cmd := range cmds {
+	end.done = true
+	for i, cmd := range cmds {
 		if err := cmd.Wait(); err != nil {
-			done = false
+			end.done = false
 		}
+		end.lived = append(end.lived, time.Since(begun))
+		status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		end.killed = end.killed || i == victim && status.Signaled()
 	}
 	if strings.Contains(messages.String(), "panic") {
 		t.Fatalf("%s", messages.String())
 	}
-	return done
+	return end
 }
 
 // TestKillBackup kills bk-backup.

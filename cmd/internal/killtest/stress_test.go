@@ -20,6 +20,7 @@ import (
 
 	"github.com/bk-backup/bk/repo"
 	"github.com/bk-backup/bk/repo/keyring"
+	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store/dir"
 )
 
@@ -77,11 +78,11 @@ func newStress(t *testing.T, seed uint64) *stress {
 // how often programs run.
 func cheapPlace(t *testing.T) *place {
 	t.Helper()
-	return cheapPlaceIn(t, t.TempDir())
+	return cheapPlaceIn(t, t.TempDir(), seal.SuiteAES256GCM)
 }
 
-// cheapPlaceIn is cheapPlace in a directory.
-func cheapPlaceIn(t *testing.T, top string) *place {
+// cheapPlaceIn is cheapPlace in a directory, with a cipher.
+func cheapPlaceIn(t *testing.T, top string, suite seal.Suite) *place {
 	t.Helper()
 	p := &place{t, filepath.Join(top, "repo"), filepath.Join(t.TempDir(), "cache")}
 	st, err := dir.Create(p.repo, dir.Options{})
@@ -89,7 +90,7 @@ func cheapPlaceIn(t *testing.T, top string) *place {
 		t.Fatal(err)
 	}
 	r, err := repo.Init(t.Context(), st, keyring.InitOptions{
-		Passphrase: "p", Argon2: keyring.Argon2{MemoryKiB: 64, Passes: 1, Threads: 1}, Chunker: "gear:64KiB", Compression: "default",
+		Suite: suite, Passphrase: "p", Argon2: keyring.Argon2{MemoryKiB: 64, Passes: 1, Threads: 1}, Chunker: "gear:64KiB", Compression: "default",
 	}, repo.Options{})
 	if err != nil {
 		t.Fatal(err)
