@@ -196,6 +196,7 @@ func TestHealthy(t *testing.T) {
 	b := newBuilder(t, modeNone)
 	broken := func(path, was string, there bool) item {
 		it := b.file(path, "kept", strings.Repeat("\x00", len(was)))
+		it.has, it.ctime = it.has|format.HasCtime, format.Time{Sec: 1}
 		it.healthy, it.hasHealthy = slices.Clone(it.chunks), true
 		if it.healthy[1].id = b.keys.id([]byte(was)); there {
 			b.put([]byte(was))
@@ -209,6 +210,12 @@ func TestHealthy(t *testing.T) {
 	}
 	if l := got.Commit.Losses; len(l) != 1 || l[0].Kind != format.LossDamaged || !slices.Equal(l[0].Paths, []string{"gone"}) {
 		t.Errorf("losses %v", l)
+	}
+	// What follows would take the zeros for content of an unchanged file.
+	for _, path := range []string{"back", "gone"} {
+		if got.Listing[path].Entry.Has&format.HasCtime != 0 {
+			t.Errorf("%s has a ctime", path)
+		}
 	}
 }
 

@@ -52,6 +52,12 @@ func (it *item) entry(path, group string, lost func(kind string)) (*format.Entry
 		Mode: it.mode & 0o7777, UID: it.uid, GID: it.gid, User: it.user, Group: it.group,
 		Mtime: it.mtime, Atime: it.atime, Ctime: it.ctime, Btime: it.birthtime,
 	}
+	if it.hasHealthy {
+		// A backup of the same file must not take it for unchanged, and the zeros
+		// for its content: nothing in the file tells that a repair put them there.
+		e.Has &^= format.HasCtime
+		e.Ctime = format.Time{}
+	}
 	if len(it.user) > format.TextSizeMax || len(it.group) > format.TextSizeMax {
 		e.User, e.Group = "", ""
 		lost(format.LossOwner)

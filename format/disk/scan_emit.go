@@ -80,6 +80,9 @@ func (s *Scanner) stepHeader() (format.Record, error) {
 	if s.options.Previous != nil {
 		h.Features = append(h.Features, format.FeatureBase)
 	}
+	if s.options.canAdopt() {
+		h.Features = append(h.Features, format.FeatureCopy)
+	}
 	if s.options.Compress {
 		h.Features = append(h.Features, format.FeatureZstd)
 	}
@@ -160,7 +163,11 @@ func (s *Scanner) beginItem(it *item) (format.Record, error) {
 		it.entry.Has &^= format.HasAtime
 		it.entry.Atime = format.Time{}
 	}
-	if it.entry.Type == format.TypeFile {
+	switch {
+	case it.entry.Type != format.TypeFile:
+	case it.task == taskAdopt:
+		s.step = s.stepAdopted
+	default:
 		s.step = s.stepContent
 		s.pieces, s.size = it.pieces, 0
 		if s.keeps(it) {
@@ -401,7 +408,7 @@ func (s *Scanner) countEntry(it *item) {
 		s.stats.Dirs++
 	}
 	switch {
-	case it.same:
+	case it.same || it.task == taskAdopt:
 		s.stats.Unchanged++
 		if kind == format.TypeFile {
 			s.stats.BytesUnchanged += it.status.size

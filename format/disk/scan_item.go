@@ -21,6 +21,7 @@ const (
 	taskMeta               // a reader completes the entry of something that is not a file or directory
 	taskFile               // a reader completes the entry and reads the content
 	taskLink               // as taskFile, but the content came with another link before
+	taskAdopt              // the entry is complete, its content is the parent's
 )
 
 // item is one path on its way from the merge by a reader to Next. Each of the

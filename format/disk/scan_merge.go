@@ -191,7 +191,16 @@ func (m *merge) file(n *node) error {
 	isFile := st.isFile()
 	same := prev != nil && m.sameStatus(prev, st, hardlink)
 	if same && prev.Has&format.HasCtime != 0 && prev.Ctime == st.ctime && m.sameInode(prev, st) {
-		m.unchanged(st)
+		if !m.adopts(prev) {
+			m.unchanged(st)
+			return nil
+		}
+		it, err := m.add(taskEntry, n.path, 0)
+		if err != nil {
+			return err
+		}
+		it.had, it.status = had, *st
+		it.adopt(prev.Clone(), &m.memo)
 		return nil
 	}
 	if m.options.Survey != nil {
@@ -221,7 +230,7 @@ func (m *merge) file(n *node) error {
 	it.name, it.dir, it.status = n.name, n.in, *st
 	it.had, it.hardlink, it.names, it.known = had, hardlink, names, known
 	if same {
-		it.prev = cloneForCompare(prev)
+		it.prev = prev.Clone()
 	}
 	if isFile && link != nil {
 		m.keepContent(link, it, st)
@@ -356,11 +365,6 @@ func (m *merge) sameStatus(e *format.Entry, st *status, hardlink string) bool {
 
 func (m *merge) sameInode(e *format.Entry, st *status) bool {
 	return m.options.IgnoreInode || e.Has&format.HasInode != 0 && e.Inode == st.ino
-}
-
-// cloneForCompare keeps what readers compare of an entry that will not last.
-func cloneForCompare(e *format.Entry) *format.Entry {
-	return &format.Entry{Target: e.Target, Xattrs: slices.Clone(e.Xattrs), Flags: slices.Clone(e.Flags)}
 }
 
 // match takes out of the listing whatever the previous one has before path. It

@@ -86,6 +86,7 @@ type scanned struct {
 	model   model // after its records were applied
 	records []string
 	data    int // data records
+	copies  int // copy records
 	header  format.Header
 	commit  format.Commit
 	stats   ScanStats
@@ -160,6 +161,7 @@ func tryScan(t testing.TB, base model, o ScanOptions) (*scanned, error) {
 type receiver struct {
 	*scanned
 	t     testing.TB
+	base  model // what copy records take from
 	sent  map[format.ID]string
 	state string
 	last  *string // path of the entry or remove before
@@ -173,7 +175,7 @@ type receiver struct {
 
 func newReceiver(t testing.TB, got *scanned) *receiver {
 	w := format.NewWriter(io.Discard, format.WriterOptions{})
-	return &receiver{scanned: got, t: t, sent: make(map[format.ID]string), writer: w}
+	return &receiver{scanned: got, t: t, base: got.model.clone(), sent: make(map[format.ID]string), writer: w}
 }
 
 func (r *receiver) take(rec format.Record) {
@@ -184,7 +186,7 @@ func (r *receiver) take(rec format.Record) {
 	}
 	place := map[format.Kind]string{
 		format.KindHeader: "", format.KindSnapshot: "header", format.KindEntry: "listing", format.KindRemove: "listing",
-		format.KindData: "file", format.KindRefs: "file", format.KindHole: "file", format.KindEOF: "file",
+		format.KindData: "file", format.KindRefs: "file", format.KindHole: "file", format.KindCopy: "file", format.KindEOF: "file",
 		format.KindCommit: "listing", format.KindEnd: "committed",
 	}
 	if want := place[rec.Kind()]; want != r.state {
@@ -225,6 +227,15 @@ func (r *receiver) take(rec format.Record) {
 		r.file.Holes = append(r.file.Holes, format.Extent{Offset: uint64(len(r.plain)), Size: x.Size})
 		r.plain = append(r.plain, make([]byte, x.Size)...)
 		r.file.Chunks = append(r.file.Chunks, format.ID{})
+	case *format.CopyRange:
+		// Only whole files are taken over from the parent.
+		from := r.base[r.file.Path]
+		if from == nil || x.HasFrom || x.Offset != 0 || x.Size != uint64(len(from.Content)) {
+			t.Fatalf("%s is to be a copy of %+v", r.file.Path, x)
+		}
+		r.plain = append(r.plain, from.Content...)
+		r.file.Holes, r.file.Chunks = from.Holes, from.Chunks
+		r.copies++
 	case *format.EOF:
 		r.state = "listing"
 		r.file.Content = string(r.plain)

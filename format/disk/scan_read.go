@@ -97,7 +97,7 @@ func (r *reader) completeMeta(it *item, dirfd int) {
 		it.note(LossXattr, "read attributes of", err)
 	}
 	if p := it.prev; p != nil && err == nil && p.Target == it.entry.Target && slices.Equal(p.Xattrs, xattrs) && len(p.Flags) == 0 {
-		it.same = true
+		r.keepPrevious(it)
 		return
 	}
 	it.fill(&r.memo)
@@ -160,7 +160,7 @@ func (r *reader) readFile(it *item, fd int, last bool) (taken, done bool) {
 	}
 	flags := flagsFD(fd, st)
 	if p := it.prev; p != nil && err == nil && slices.Equal(p.Xattrs, xattrs) && slices.Equal(p.Flags, flags) {
-		it.same = true
+		r.keepPrevious(it)
 		return false, true
 	}
 	it.fill(&r.memo)

@@ -12,7 +12,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/bk-backup/bk/format"
@@ -105,9 +104,9 @@ func (o *opened) decompress(in io.Reader, seek *io.SectionReader) error {
 	case len(magic) == 0:
 		return errors.New("it is empty, not a tar archive")
 	case is("\x1f\x8b"):
-		z, err := gzip.NewReader(buffered)
+		z, err := newGunzip(buffered)
 		if err != nil {
-			return fmt.Errorf("gzip: %w", err)
+			return err
 		}
 		o.r = named{z, "gzip"}
 	case is("\x28\xb5\x2f\xfd"), len(magic) >= 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:4], []byte("\x2a\x4d\x18")):
