@@ -35,7 +35,7 @@ func (r *reader) keepPrevious(it *item) {
 func (it *item) adopt(prev *format.Entry, owners *ownerMemo) {
 	it.task = taskAdopt
 	it.entry = format.Entry{
-		Target: prev.Target, Xattrs: prev.Xattrs, Flags: prev.Flags, Extents: prev.Extents, Chunker: prev.Chunker,
+		Target: prev.Target, Xattrs: prev.Xattrs, Flags: prev.Flags, Extents: prev.Extents, Chunker: prev.Chunker, Extra: prev.Extra,
 	}
 	it.status.fill(&it.entry, it.path, owners)
 	it.entry.Hardlink = prev.Hardlink
