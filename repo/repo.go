@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -124,16 +125,34 @@ func open(ctx context.Context, st store.Store, keys *keyring.Keyring, names [][3
 	if dir != "" {
 		dir = filepath.Join(dir, keys.Repository().String(), r.own.ID.String())
 	}
+	err := r.openIndex(ctx, dir, names)
+	if dir != "" && errors.Is(err, index.ErrNoCache) {
+		// Whoever restores on a machine that is half broken has perhaps no place
+		// for a cache; it only saves time.
+		r.opts.Log.Warn("the index is read without a cache, which takes longer", "error", err)
+		if _, err := os.Stat(r.seenPath()); err != nil {
+			r.opts.CacheDir = "" // nothing was seen, and nothing could be kept
+		}
+		err = r.openIndex(ctx, "", names)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// openIndex makes the index cover the named objects, in dir or, if that is empty,
+// in a temporary directory.
+func (r *Repository) openIndex(ctx context.Context, dir string, names [][32]byte) (err error) {
 	r.indexDir = dir
-	var err error
 	if r.index, err = index.Open(dir); err != nil {
-		return nil, fmt.Errorf("open the repository %s: %w", st, err)
+		return fmt.Errorf("open the repository %s: %w", r.store, err)
 	}
 	if err := r.refreshIndex(ctx, names); err != nil {
 		r.index.Close()
-		return nil, fmt.Errorf("read the index of %s: %w", st, err)
+		return fmt.Errorf("read the index of %s: %w", r.store, err)
 	}
-	return r, nil
+	return nil
 }
 
 // listIndexes returns the names of the index objects on storage.

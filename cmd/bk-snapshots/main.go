@@ -30,7 +30,11 @@ func (c *command) Run(ctx context.Context, app *cli.App) error {
 	if app.JSON {
 		enc := json.NewEncoder(app.Stdout)
 		for _, s := range list {
-			if err := enc.Encode(cli.SnapshotJSON(s)); err != nil {
+			object := cli.SnapshotJSON(s)
+			if own := snapshots.Own(s); own != nil {
+				object["entries"], object["bytes"] = own.Entries, own.Bytes
+			}
+			if err := enc.Encode(object); err != nil {
 				return err
 			}
 		}
@@ -38,14 +42,16 @@ func (c *command) Run(ctx context.Context, app *cli.App) error {
 	}
 	rows := make([][]string, len(list))
 	for i, s := range list {
-		rows[i] = row(s)
+		rows[i] = row(snapshots, s)
 	}
 	return cli.Table(app.Stdout, []string{"ID", "TIME", "HOST", "TAGS", "SIZE", "PATHS"}, rows, map[int]bool{4: true})
 }
 
-func row(s *format.Snapshot) []string {
+func row(list *cli.Snapshots, s *format.Snapshot) []string {
 	size := ""
-	if s.Estimate != nil {
+	if own := list.Own(s); own != nil {
+		size = cli.Bytes(own.Bytes)
+	} else if s.Estimate != nil {
 		size = cli.Bytes(s.Estimate.Bytes)
 	}
 	paths := make([]string, len(s.Roots))

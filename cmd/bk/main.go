@@ -21,6 +21,9 @@ func main() {
 	if len(args) == 2 && args[0] == "help" {
 		run(args[1], []string{"--help"})
 	}
+	if len(args) == 1 && args[0] == "help" {
+		os.Args[1] = "--help"
+	}
 	cli.Main("bk", "Backups that can be moved: small programs that share one stream.", &command{})
 }
 

@@ -38,11 +38,15 @@ func (t *rootTree) child(name cname) *rootTree {
 	return t.children[string(name)]
 }
 
-// newRootTree makes the paths absolute, checks that each is there, and returns
-// the tree with the roots' paths as they are in entries, sorted, each once.
+// newRootTree makes the paths absolute, checks that one of them at least is there,
+// and returns the tree with the roots' paths as they are in entries, sorted, each
+// once. Of those that are not there the walk reports the loss: a path that is gone
+// one night must not keep the others from being backed up.
 func newRootTree(paths []string) (*rootTree, []string, error) {
 	tree := &rootTree{}
 	var roots []string
+	var missing error // the first
+	found := false
 	for _, p := range paths {
 		if p == "" || strings.IndexByte(p, 0) >= 0 {
 			return nil, nil, fmt.Errorf("scan %q: this is not a path", p)
@@ -51,8 +55,10 @@ func newRootTree(paths []string) (*rootTree, []string, error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("scan %q: find the working directory: %w", p, err)
 		}
-		if _, err := os.Lstat(abs); err != nil {
-			return nil, nil, fmt.Errorf("scan %q: look at the root: %w", p, err)
+		if _, err := os.Lstat(abs); err == nil {
+			found = true
+		} else if missing == nil {
+			missing = fmt.Errorf("scan %q: look at the root: %w", p, err)
 		}
 		rel := strings.TrimPrefix(abs, "/")
 		if err := format.CheckPath(rel); err != nil {
@@ -60,6 +66,9 @@ func newRootTree(paths []string) (*rootTree, []string, error) {
 		}
 		tree.add(rel)
 		roots = append(roots, rel)
+	}
+	if !found {
+		return nil, nil, missing
 	}
 	slices.SortFunc(roots, format.ComparePaths)
 	return tree, slices.Compact(roots), nil

@@ -481,7 +481,7 @@ func TestScanRefuses(t *testing.T) {
 		"no survey":      {ScanOptions{Dir: dir, Inodes: new(Inodes)}, "come together"},
 		"flat refs":      {ScanOptions{Dir: dir, Flat: true, Dedup: true}, "no refs"},
 		"outside":        {ScanOptions{Dir: dir, At: "a/../b"}, "place the directory"},
-		"missing":        {ScanOptions{Roots: []string{dir, dir + "/none"}}, "/none\": look at the root"},
+		"missing":        {ScanOptions{Roots: []string{dir + "/none", dir + "/neither"}}, "/none\": look at the root"},
 		"empty":          {ScanOptions{Roots: []string{""}}, "not a path"},
 		"no name":        {ScanOptions{Stdin: strings.NewReader("")}, "needs a name"},
 		"parent without": {ScanOptions{Roots: []string{dir}, Snapshot: format.Snapshot{Parent: format.ID{1}}}, "parent's id"},

@@ -38,6 +38,10 @@ type Cache struct {
 // alone lists is not found.
 var ErrSkip = errors.New("the index object is left out")
 
+// ErrNoCache says that the directory of the cache cannot be used: nothing is
+// wrong with the repository, and another directory may do.
+var ErrNoCache = errors.New("the index cannot be cached")
+
 // Hit is a place where a chunk lies.
 type Hit struct {
 	Pack pack.Info
@@ -52,17 +56,17 @@ func Open(dir string) (*Cache, error) {
 	if dir == "" {
 		tmp, err := os.MkdirTemp("", "bk-index-*")
 		if err != nil {
-			return nil, fmt.Errorf("make a directory for the index: %w", err)
+			return nil, fmt.Errorf("%w: make a temporary directory: %w", ErrNoCache, err)
 		}
 		c.dir, c.temporary = tmp, true
 		return c, nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the index cache: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrNoCache, err)
 	}
 	files, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("read the index cache: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrNoCache, err)
 	}
 	for _, f := range files {
 		if !strings.HasPrefix(f.Name(), "run-") {
@@ -76,7 +80,7 @@ func Open(dir string) (*Cache, error) {
 		case errors.Is(err, os.ErrNotExist): // merged by another process meanwhile
 		case err != nil:
 			c.Close()
-			return nil, fmt.Errorf("open the index cache: %w", err)
+			return nil, fmt.Errorf("%w: %w", ErrNoCache, err)
 		default:
 			c.runs = append(c.runs, run)
 		}
@@ -204,7 +208,7 @@ func (c *Cache) dropVanished(present map[[32]byte]bool) (covered map[[32]byte]bo
 func (c *Cache) addRun(b *batch) error {
 	run, err := b.write(c.dir)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrNoCache, err)
 	}
 	c.runs = append(c.runs, run)
 	sort.Slice(c.runs, func(i, j int) bool { return c.runs[i].count > c.runs[j].count })
@@ -226,7 +230,7 @@ func (c *Cache) mergeSome() error {
 	old := append([]*Run(nil), c.runs[first:]...)
 	run, err := merge(c.dir, old)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrNoCache, err)
 	}
 	c.runs = append(c.runs[:first], run)
 	for _, r := range old {

@@ -34,6 +34,9 @@ func bashCompletion(name string, model *kong.Application) string {
 		others = "-W '" + strings.Join(names, " ") + "'"
 	}
 	fn := "_" + strings.ReplaceAll(name, "-", "_")
+	if name == "bk" {
+		return fmt.Sprintf(bashFamily, strings.Join(words, " "))
+	}
 	return fmt.Sprintf(`%s() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
   case $prev in
@@ -47,6 +50,24 @@ func bashCompletion(name string, model *kong.Application) string {
 complete -o filenames -F %s %s
 `, fn, cases.String(), strings.Join(words, " "), others, fn, name)
 }
+
+// bashFamily completes "bk NAME ARGS": the names are those of the programs in
+// PATH, what follows is completed as by the program itself.
+const bashFamily = `_bk() {
+  local cur=${COMP_WORDS[COMP_CWORD]} name=${COMP_WORDS[1]}
+  if ((COMP_CWORD > 1)) && [[ $name != help ]]; then
+    type -P "bk-$name" >/dev/null || return
+    declare -F "_bk_$name" >/dev/null || eval "$("bk-$name" --completion bash)"
+    "_bk_$name"
+  elif [[ $cur == -* ]]; then
+    COMPREPLY=($(compgen -W '%s' -- "$cur"))
+  else
+    COMPREPLY=($(compgen -c -- "bk-$cur"))
+    COMPREPLY=("${COMPREPLY[@]#bk-}")
+  fi
+}
+complete -o filenames -F _bk bk
+`
 
 func zshCompletion(name string, model *kong.Application) string {
 	var b strings.Builder

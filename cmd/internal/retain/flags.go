@@ -19,7 +19,7 @@ type PolicyFlags struct {
 	KeepYearly  Count          `group:"What stays" placeholder:"N" help:"The same for years."`
 	KeepWithin  retention.Span `group:"What stays" placeholder:"SPAN" help:"What is newer than SPAN before the newest snapshot: 1y5m7d2h, 2w, 36h (m is months)."`
 	KeepTag     []string       `group:"What stays" sep:"none" placeholder:"TAGS" help:"Snapshots with all of these comma-separated tags (repeatable: any of them)."`
-	GroupBy     string         `group:"What stays" default:"host,paths" placeholder:"LIST" help:"What the snapshots of a group have in common: any of host, paths, tags; '' for one group. Default: ${default}."`
+	GroupBy     string         `group:"What stays" default:"host,paths" placeholder:"LIST" help:"What the snapshots of a group have in common: any of host, paths, tags; nothing between quotes for one group. Default: ${default}."`
 }
 
 // Count is a number of snapshots, or all.

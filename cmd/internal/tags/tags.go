@@ -23,7 +23,7 @@ type Tag struct {
 
 	Add    []string `sep:"none" placeholder:"TAGS" help:"Add these tags (comma-separated, repeatable)."`
 	Remove []string `sep:"none" placeholder:"TAGS" help:"Remove these tags."`
-	Set    []string `sep:"none" placeholder:"TAGS" help:"Make these the only tags; '' for none."`
+	Set    []string `sep:"none" placeholder:"TAGS" help:"Make these the only tags; nothing between quotes for none."`
 }
 
 // Help is the longer text.

@@ -250,14 +250,12 @@ func (w *rewriter) report() {
 		})
 		return
 	}
-	verb := "rewrote"
 	if w.dryRun {
-		verb = "would rewrite"
+		// Which of them come out as they were, only making them would tell.
+		w.app.Sayf("would drop %s entries (%s); of %d snapshots those would be rewritten that this changes, %d were rewritten before",
+			cli.Count(w.dropped.DroppedEntries), cli.Bytes(w.dropped.DroppedBytes), w.dropped.Snapshots, w.before)
+		return
 	}
-	count := len(w.sum.Snapshots)
-	if w.dryRun {
-		count = int(w.dropped.Snapshots)
-	}
-	w.app.Sayf("%s %d snapshots; %d stay as they are, %d were rewritten before; %d forgotten", verb, count, w.sum.Unchanged, w.before, w.forgotten)
+	w.app.Sayf("rewrote %d snapshots; %d stay as they are, %d were rewritten before; %d forgotten", len(w.sum.Snapshots), w.sum.Unchanged, w.before, w.forgotten)
 	w.app.Sayf("content read: %s chunks; stored: %s", cli.Count(uint64(w.read)), cli.Bytes(w.sum.StoredBytes))
 }
