@@ -292,12 +292,12 @@ func forgetAll(t *testing.T, st store.Store) ([]*Snapshot, error) {
 func checkForgotten(m model) func(t *testing.T, st store.Store, _ []*Snapshot, done bool) {
 	return func(t *testing.T, st store.Store, _ []*Snapshot, done bool) {
 		list := checkWhole(t, st, m.listings(), nil)
-		recorded, err := mustOpen(t, st).forgottenIDs(context.Background())
+		recorded, err := mustOpen(t, st).forgotten(context.Background())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(list)+len(recorded) < len(m) || len(list) < 1 || done && len(list) != 1 {
-			t.Fatalf("%d snapshots are there, %d stand in a record", len(list), len(recorded))
+		if len(list)+len(recorded.ids) < len(m) || len(list) < 1 || done && len(list) != 1 {
+			t.Fatalf("%d snapshots are there, %d stand in a record", len(list), len(recorded.ids))
 		}
 		checkCompletes(t, st, m, nil)
 	}
