@@ -169,6 +169,7 @@ func operations(t *testing.T) []*operation {
 	mustCollect(t, waiting, CollectOptions{Grace: time.Hour, MaxUnused: -1})
 	clock.move(2 * time.Hour)
 	old, oldModel, oldFacts := resealable(t)
+	hurtSnapshot, hopeless := withDamagedSnapshot(t, all, 1)
 
 	imports := func(opts ImportOptions) func(t *testing.T, st store.Store) ([]*Snapshot, error) {
 		return func(t *testing.T, st store.Store) ([]*Snapshot, error) {
@@ -202,6 +203,7 @@ func operations(t *testing.T) []*operation {
 		{name: "collect: both at once", begin: garbage, do: collects(CollectOptions{MaxUnused: -1}), check: collected, stride: 6},
 		{name: "reseal", begin: old, do: collects(CollectOptions{MaxUnused: -1, Reseal: true}), stride: 8,
 			check: func(t *testing.T, st store.Store, _ []*Snapshot, _ bool) { checkReseals(t, st, oldModel, oldFacts) }},
+		{name: "give up", begin: hurtSnapshot, do: givesUp(hopeless), check: checkGivenUp(m, hopeless), stride: 3},
 	}
 }
 

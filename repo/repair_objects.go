@@ -36,7 +36,7 @@ func (p *repairer) wantObjects() (*wantedObjects, error) {
 		case !ok || !slices.Contains(copiedKinds, name.Kind):
 		case f.What == Hidden:
 			w.names = append(w.names, f.Object)
-		case f.What == Damaged && p.isDamage(f.Err):
+		case f.What == Damaged && p.ropts.isDamage(f.Err):
 			w.names = append(w.names, f.Object)
 			w.damaged[f.Object] = true
 		}
