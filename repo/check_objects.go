@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/repo/internal/mp"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
@@ -120,22 +119,19 @@ func (k *checker) readPlans() error {
 // chain compares the snapshots with each other and with what was forgotten: each
 // of them names those before it.
 func (k *checker) chain() error {
-	there := make(map[format.ID]bool, len(k.snaps))
-	for _, s := range k.snaps {
-		there[s.ID] = true
-	}
-	forgotten, err := k.r.forgottenIDs(k.ctx)
+	gone, err := k.r.forgotten(k.ctx)
 	if err != nil {
 		return err
 	}
 	for _, s := range k.snaps {
-		if forgotten[s.ID] {
+		if gone.ids[s.ID] {
 			if _, err := k.r.store.Stat(k.ctx, s.objectName()); err == nil {
 				k.find(s.objectName(), Returned, fmt.Errorf("snapshot %s was forgotten and is there: bk-forget was interrupted, or storage brought it back", s.ID))
 			}
 		}
 	}
-	if err := k.expectReceipts(forgotten); err != nil {
+	gone.settle(k.snaps)
+	if err := k.expectReceipts(gone); err != nil {
 		return err
 	}
 	for _, f := range k.findings {
@@ -144,21 +140,17 @@ func (k *checker) chain() error {
 			return nil // others miss for good reason what cannot be read
 		}
 	}
-	for _, s := range k.snaps {
-		for _, head := range s.Heads {
-			if !there[head] && !forgotten[head] {
-				f := k.findAbout("snapshot "+head.String(), "", Hidden, fmt.Errorf("snapshot %s, which %s names as the one before it, is neither there nor forgotten", head, s.ID.Short()))
-				f.Snapshot = head
-			}
-		}
+	for _, m := range gone.missingHeads(k.snaps) {
+		f := k.findAbout("snapshot "+m.id.String(), "", Hidden, fmt.Errorf("snapshot %s, which %s names as the one before it, is neither there nor forgotten%s", m.id, m.by.ID.Short(), gone.note()))
+		f.Snapshot = m.id
 	}
 	return nil
 }
 
 // expectReceipts looks for the snapshots that receipts name.
-func (k *checker) expectReceipts(forgotten map[format.ID]bool) error {
+func (k *checker) expectReceipts(gone *forgottenSet) error {
 	for _, receipt := range k.opts.Expect {
-		err := k.r.findReceipt(receipt, k.snaps, forgotten)
+		err := k.r.findReceipt(receipt, k.snaps, gone)
 		switch {
 		case errors.Is(err, ErrRolledBack):
 			k.findAbout("receipt "+receipt.String(), "", Hidden, err)

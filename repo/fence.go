@@ -3,7 +3,6 @@ package repo
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -96,13 +95,13 @@ func (r *Repository) forgottenSlots(ctx context.Context, open []*writing) error 
 		if err != nil {
 			return err
 		}
-		for slots := b.Slots; len(slots) >= slotSize; slots = slots[slotSize:] {
+		b.eachSlot(func(_ int, slot seal.Name) {
 			for _, w := range open {
-				if bytes.Equal(slots[:16], w.client[:]) && bytes.Equal(slots[16:32], w.session[:]) {
-					w.next = max(w.next, binary.BigEndian.Uint64(slots[32:])+1)
+				if slot.Client == w.client && slot.Session == w.session {
+					w.next = max(w.next, slot.Number+1)
 				}
 			}
-		}
+		})
 		return nil
 	})
 }

@@ -18,6 +18,7 @@ import (
 // forgetBody is the signed body of a forget object (spec/repository.md, 9).
 type forgetBody struct {
 	Client     []byte   `msgpack:"client"`
+	Named      [][]byte `msgpack:"named,omitempty"`
 	Reason     []byte   `msgpack:"reason,omitempty"`
 	Repository []byte   `msgpack:"repository"`
 	Slots      []byte   `msgpack:"slots"`
@@ -38,22 +39,13 @@ func (r *Repository) Forget(ctx context.Context, snaps []*Snapshot, reason strin
 	if err := r.keys.CheckWrite(); err != nil {
 		return err
 	}
-	client, repository, now := r.keys.Client(), r.keys.Repository(), r.opts.Now()
-	body := forgetBody{Client: client[:], Reason: []byte(reason), Repository: repository[:], Time: []int64{now.Unix(), int64(now.Nanosecond())}}
+	body := forgetBody{Reason: []byte(reason)}
 	for _, s := range snaps {
-		body.Snapshots = append(body.Snapshots, s.ID[:])
-		body.Slots = append(append(body.Slots, s.Client[:]...), s.Session[:]...)
-		body.Slots = binary.BigEndian.AppendUint64(body.Slots, s.Number)
+		body.add(s.ID, s.slot())
 	}
-	session, err := r.newSessionID(now)
-	if err != nil {
+	if err := r.recordForget(ctx, body); err != nil {
 		return err
 	}
-	name := seal.Name{Kind: seal.KindForget, Client: client, Session: session}.String()
-	if err := r.createObject(ctx, name, seal.KindForget, r.keys.SignForget(mp.Encode(&body))); err != nil {
-		return fmt.Errorf("record what is forgotten: %w", err)
-	}
-	r.sawForget(name)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(2 * r.workers())
 	for _, s := range snaps {
@@ -69,6 +61,40 @@ func (r *Repository) Forget(ctx context.Context, snaps []*Snapshot, reason strin
 		return err
 	}
 	return r.deleteTwins(ctx, snaps)
+}
+
+// add adds a snapshot, of which the id is zero if nobody knows it, to what is
+// forgotten.
+func (b *forgetBody) add(id format.ID, slot seal.Name) {
+	b.Snapshots = append(b.Snapshots, id[:])
+	b.Slots = append(append(b.Slots, slot.Client[:]...), slot.Session[:]...)
+	b.Slots = binary.BigEndian.AppendUint64(b.Slots, slot.Number)
+}
+
+// eachSlot calls fn with the slots that were emptied.
+func (b *forgetBody) eachSlot(fn func(i int, slot seal.Name)) {
+	for i, left := 0, b.Slots; len(left) >= slotSize; i, left = i+1, left[slotSize:] {
+		fn(i, seal.Name{
+			Kind: seal.KindSnapshot, Client: seal.ClientID(left[:16]), Session: seal.SessionID(left[16:32]), Number: binary.BigEndian.Uint64(left[32:]),
+		})
+	}
+}
+
+// recordForget makes the signed record of what is forgotten durable. The body
+// has all but who writes it, and when.
+func (r *Repository) recordForget(ctx context.Context, body forgetBody) error {
+	client, repository, now := r.keys.Client(), r.keys.Repository(), r.opts.Now()
+	body.Client, body.Repository, body.Time = client[:], repository[:], []int64{now.Unix(), int64(now.Nanosecond())}
+	session, err := r.newSessionID(now)
+	if err != nil {
+		return err
+	}
+	name := seal.Name{Kind: seal.KindForget, Client: client, Session: session}.String()
+	if err := r.createObject(ctx, name, seal.KindForget, r.keys.SignForget(mp.Encode(&body))); err != nil {
+		return fmt.Errorf("record what is forgotten: %w", err)
+	}
+	r.sawForget(name)
+	return nil
 }
 
 // deleteTwins deletes objects of snapshots that were made since they were
@@ -126,25 +152,6 @@ func (r *Repository) eachForget(ctx context.Context, fn func(*forgetBody, error)
 		}
 	}
 	return nil
-}
-
-// forgottenIDs returns the ids of the snapshots that signed records say were
-// forgotten. A record that cannot be read is passed over.
-func (r *Repository) forgottenIDs(ctx context.Context) (map[format.ID]bool, error) {
-	ids := make(map[format.ID]bool)
-	err := r.eachForget(ctx, func(body *forgetBody, err error) error {
-		if err != nil {
-			r.opts.Log.Warn("a record of what was forgotten cannot be read", "error", err)
-			return nil
-		}
-		for _, id := range body.Snapshots {
-			if len(id) == len(format.ID{}) {
-				ids[format.ID(id)] = true
-			}
-		}
-		return nil
-	})
-	return ids, err
 }
 
 // forgetDir is where this client's records lie.

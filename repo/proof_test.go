@@ -169,6 +169,7 @@ func operations(t *testing.T) []*operation {
 	mustCollect(t, waiting, CollectOptions{Grace: time.Hour, MaxUnused: -1})
 	clock.move(2 * time.Hour)
 	old, oldModel, oldFacts := resealable(t)
+	hurtSnapshot, hopeless := withDamagedSnapshot(t, all, 1)
 
 	imports := func(opts ImportOptions) func(t *testing.T, st store.Store) ([]*Snapshot, error) {
 		return func(t *testing.T, st store.Store) ([]*Snapshot, error) {
@@ -202,6 +203,7 @@ func operations(t *testing.T) []*operation {
 		{name: "collect: both at once", begin: garbage, do: collects(CollectOptions{MaxUnused: -1}), check: collected, stride: 6},
 		{name: "reseal", begin: old, do: collects(CollectOptions{MaxUnused: -1, Reseal: true}), stride: 8,
 			check: func(t *testing.T, st store.Store, _ []*Snapshot, _ bool) { checkReseals(t, st, oldModel, oldFacts) }},
+		{name: "give up", begin: hurtSnapshot, do: givesUp(hopeless), check: checkGivenUp(m, hopeless), stride: 3},
 	}
 }
 
@@ -292,12 +294,12 @@ func forgetAll(t *testing.T, st store.Store) ([]*Snapshot, error) {
 func checkForgotten(m model) func(t *testing.T, st store.Store, _ []*Snapshot, done bool) {
 	return func(t *testing.T, st store.Store, _ []*Snapshot, done bool) {
 		list := checkWhole(t, st, m.listings(), nil)
-		recorded, err := mustOpen(t, st).forgottenIDs(context.Background())
+		recorded, err := mustOpen(t, st).forgotten(context.Background())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(list)+len(recorded) < len(m) || len(list) < 1 || done && len(list) != 1 {
-			t.Fatalf("%d snapshots are there, %d stand in a record", len(list), len(recorded))
+		if len(list)+len(recorded.ids) < len(m) || len(list) < 1 || done && len(list) != 1 {
+			t.Fatalf("%d snapshots are there, %d stand in a record", len(list), len(recorded.ids))
 		}
 		checkCompletes(t, st, m, nil)
 	}

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-
-	"github.com/bk-backup/bk/format"
 )
 
 // Receipt says that a snapshot was committed. It is kept away from storage, and
@@ -73,7 +71,7 @@ func ParseReceipt(text string) (r Receipt, err error) {
 
 // findReceipt looks for the snapshot of a receipt. It fails with ErrRolledBack
 // if that is neither there nor forgotten.
-func (r *Repository) findReceipt(receipt Receipt, list []*Snapshot, forgotten map[format.ID]bool) error {
+func (r *Repository) findReceipt(receipt Receipt, list []*Snapshot, gone *forgottenSet) error {
 	repository, client := r.keys.Repository(), r.keys.Client()
 	switch {
 	case !bytes.HasPrefix(repository[:], receipt.Repository[:]):
@@ -86,10 +84,10 @@ func (r *Repository) findReceipt(receipt Receipt, list []*Snapshot, forgotten ma
 			return nil
 		}
 	}
-	for id := range forgotten {
+	for id := range gone.ids {
 		if bytes.HasPrefix(id[:], receipt.ID[:]) {
 			return nil
 		}
 	}
-	return fmt.Errorf("the snapshot %x of the receipt %s: %w", receipt.ID, receipt, ErrRolledBack)
+	return fmt.Errorf("the snapshot %x of the receipt %s: %w%s", receipt.ID, receipt, ErrRolledBack, gone.note())
 }

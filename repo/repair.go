@@ -30,6 +30,10 @@ type RepairOptions struct {
 	// an index nor their own directory says what lies where. Otherwise they stay:
 	// a copy of an index may turn up.
 	RemoveUnreadable bool
+	// GiveUp are objects of snapshots that are given up, since they are damaged and
+	// none of From has them: their names, or what follows the last slash. What can
+	// be read is refused.
+	GiveUp []string
 	// DryRun changes nothing.
 	DryRun bool
 }
@@ -52,13 +56,14 @@ type Repaired struct {
 	// Objects are snapshots, credentials and the like that were taken again from a
 	// copy: their names, or what their findings are about.
 	Objects []string
+	GivenUp []GivenUp // of GiveUp, what From did not bring back
 }
 
 // Repair makes the best of a damaged repository (spec/repository.md, section 12):
 // packs that no index lists are listed again, what can be read of damaged packs
 // is moved to new ones, lost chunks and small objects are taken from elsewhere, and
-// what is beyond help is written down, so that the rest can be restored. No snapshot is removed,
-// and no pack before all that can be read of it is durable elsewhere. It may be
+// what is beyond help is written down, so that the rest can be restored. No snapshot is removed
+// but those that are to be given up, and no pack before all that can be read of it is durable elsewhere. It may be
 // stopped at any point and run again; others may go on working meanwhile.
 func (r *Repository) Repair(ctx context.Context, opts RepairOptions) (*Repaired, error) {
 	out, err := r.repair(ctx, opts)
@@ -70,6 +75,9 @@ func (r *Repository) Repair(ctx context.Context, opts RepairOptions) (*Repaired,
 
 func (r *Repository) repair(ctx context.Context, opts RepairOptions) (out *Repaired, err error) {
 	out = new(Repaired)
+	if err := r.checkGiveUps(ctx, &opts); err != nil {
+		return out, err
+	}
 	var session *session
 	if !opts.DryRun {
 		if err := r.keys.CheckWrite(); err != nil {
@@ -90,8 +98,11 @@ func (r *Repository) repair(ctx context.Context, opts RepairOptions) (out *Repai
 			checking.ReadData = Subset{} // what was damaged is not listed any more
 		}
 		more, err := r.repairRound(ctx, session, checking, opts, out)
-		if err != nil || !more || opts.DryRun || round == repairRoundsMax {
+		if err != nil {
 			return out, err
+		}
+		if !more || opts.DryRun || round == repairRoundsMax {
+			return out, r.giveUp(ctx, &opts, out)
 		}
 	}
 }
@@ -191,16 +202,16 @@ func (p *repairer) judgePacks() {
 			p.unlist[name] = true
 		case f.What == Mislisted:
 			p.unlist[name] = true
-		case f.What == Damaged && p.bad[name] != nil && p.isDamage(f.Err):
+		case f.What == Damaged && p.bad[name] != nil && p.ropts.isDamage(f.Err):
 			p.unlist[name], p.doomed[name] = true, true
 		}
 	}
 }
 
 // isDamage reports whether an error says that an object is not what was stored.
-func (p *repairer) isDamage(err error) bool {
+func (o *RepairOptions) isDamage(err error) bool {
 	return errors.Is(err, seal.ErrDamaged) || errors.Is(err, io.ErrUnexpectedEOF) || format.ClassOf(err) != "" ||
-		p.ropts.UnreadableIsLost && isFailure(err)
+		o.UnreadableIsLost && isFailure(err)
 }
 
 // isFailure reports whether an error is one of storage that says nothing about
@@ -363,7 +374,7 @@ func (p *repairer) replace() (err error) {
 func (p *repairer) removeDamagedIndexes() error {
 	for _, f := range p.findings {
 		name, ok := seal.ParseName(f.Object)
-		if !ok || name.Kind != seal.KindIndex || !p.isDamage(f.Err) {
+		if !ok || name.Kind != seal.KindIndex || !p.ropts.isDamage(f.Err) {
 			continue
 		}
 		if err := p.r.store.Delete(p.ctx, f.Object); err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -377,7 +388,7 @@ func (p *repairer) removeDamagedIndexes() error {
 // unreadable returns the packs of which nothing can be read.
 func (p *repairer) unreadable() (names []string) {
 	for _, d := range p.alien {
-		if p.isDamage(d.Err) {
+		if p.ropts.isDamage(d.Err) {
 			names = append(names, d.Name)
 		}
 	}
@@ -430,7 +441,7 @@ func (p *repairer) pretend() error {
 	for _, f := range p.findings {
 		name, ok := seal.ParseName(f.Object)
 		switch {
-		case !ok || !p.isDamage(f.Err):
+		case !ok || !p.ropts.isDamage(f.Err):
 		case name.Kind == seal.KindIndex:
 			p.sum.Indexes++
 		case name.Kind == seal.KindPlan:

@@ -22,7 +22,7 @@ type wantedObjects struct {
 	names     []string             // on storage, of those that are known
 	damaged   map[string]bool      // of these, those that are there
 	snapshots map[format.ID]string // hidden ones of which only the id is known, and what they were found by
-	forgotten map[format.ID]bool
+	forgotten *forgottenSet
 }
 
 // wantObjects gathers what copies are asked for. What was forgotten is not.
@@ -36,7 +36,7 @@ func (p *repairer) wantObjects() (*wantedObjects, error) {
 		case !ok || !slices.Contains(copiedKinds, name.Kind):
 		case f.What == Hidden:
 			w.names = append(w.names, f.Object)
-		case f.What == Damaged && p.isDamage(f.Err):
+		case f.What == Damaged && p.ropts.isDamage(f.Err):
 			w.names = append(w.names, f.Object)
 			w.damaged[f.Object] = true
 		}
@@ -46,7 +46,7 @@ func (p *repairer) wantObjects() (*wantedObjects, error) {
 		return w, nil
 	}
 	var err error
-	w.forgotten, err = p.r.forgottenIDs(p.ctx)
+	w.forgotten, err = p.r.forgotten(p.ctx)
 	return w, err
 }
 
@@ -83,7 +83,7 @@ func (p *repairer) restoreFrom(from *Repository, w *wantedObjects) (snapshots bo
 		source := name
 		if n, _ := seal.ParseName(name); n.Kind == seal.KindSnapshot {
 			s := copied[slotName(name)]
-			if s == nil || w.forgotten[s.ID] {
+			if s == nil || w.forgotten.ids[s.ID] {
 				rest = append(rest, name)
 				continue
 			}
@@ -100,7 +100,7 @@ func (p *repairer) restoreFrom(from *Repository, w *wantedObjects) (snapshots bo
 	w.names = rest
 	for _, s := range copied {
 		about, wanted := w.snapshots[s.ID]
-		if !wanted || w.forgotten[s.ID] {
+		if !wanted || w.forgotten.ids[s.ID] {
 			continue
 		}
 		had, err := p.putBack(from, s.objectName(), about, false)

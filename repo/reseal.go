@@ -247,8 +247,8 @@ func (r *Repository) checkTwin(ctx context.Context, twin seal.Name, want []byte)
 // dropIfForgotten deletes what was sealed again while it was being forgotten:
 // whoever forgot it has deleted the object that there was, and knew of no other.
 func (r *Repository) dropIfForgotten(ctx context.Context, twin seal.Name, id format.ID) error {
-	forgotten, err := r.forgottenIDs(ctx)
-	if err != nil || !forgotten[id] {
+	forgotten, err := r.forgotten(ctx)
+	if err != nil || !forgotten.ids[id] {
 		return err
 	}
 	if err := r.store.Delete(ctx, twin.String()); err != nil && !errors.Is(err, store.ErrNotFound) {

@@ -262,21 +262,22 @@ func (r *Repository) compareSeen(ctx context.Context, was *seen, infos []store.I
 	if !forgetThere {
 		hidden = append(hidden, Damage{was.forget, ErrRolledBack})
 	}
-	var forgotten map[format.ID]bool
+	var gone *forgottenSet
 	for _, h := range was.heads {
-		if there[h.object] {
-			if !slices.ContainsFunc(list, func(s *Snapshot) bool { return s.ID == h.id }) {
-				is.heads = append(is.heads, h) // it cannot be read now
-			}
+		if slices.ContainsFunc(list, func(s *Snapshot) bool { return s.ID == h.id }) {
 			continue
 		}
-		if forgotten == nil {
+		if gone == nil {
 			var err error
-			if forgotten, err = r.forgottenIDs(ctx); err != nil {
+			if gone, err = r.forgotten(ctx); err != nil {
 				return nil, err
 			}
 		}
-		if !forgotten[h.id] {
+		switch slot, _ := seal.ParseName(h.object); {
+		case gone.has(h.id, slot):
+		case there[h.object]:
+			is.heads = append(is.heads, h) // it cannot be read now
+		default:
 			hidden = append(hidden, Damage{h.object, fmt.Errorf("snapshot %s: %w", h.id, ErrRolledBack)})
 		}
 	}

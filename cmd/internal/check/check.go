@@ -12,6 +12,7 @@ import (
 
 	"github.com/bk-backup/bk/cmd/internal/cli"
 	"github.com/bk-backup/bk/repo"
+	"github.com/bk-backup/bk/repo/seal"
 )
 
 // Check is the program bk-check.
@@ -188,6 +189,7 @@ func (c *Check) scrub(ctx context.Context, app *cli.App) error {
 // failure is what a check ends with that found something besides what is known.
 func failure(place string, findings []*repo.Finding) error {
 	counts := make(map[repo.What]int)
+	snapshots := false // some are damaged
 	var order []repo.What
 	for _, f := range findings {
 		if f.What == repo.Known {
@@ -197,6 +199,8 @@ func failure(place string, findings []*repo.Finding) error {
 			order = append(order, f.What)
 		}
 		counts[f.What]++
+		name, ok := seal.ParseName(f.Object)
+		snapshots = snapshots || ok && name.Kind == seal.KindSnapshot && f.What == repo.Damaged
 	}
 	if len(order) == 0 {
 		return nil
@@ -206,6 +210,9 @@ func failure(place string, findings []*repo.Finding) error {
 		parts[i] = fmt.Sprintf("%d %s", counts[what], what)
 	}
 	fix := "run bk-repair, or put the objects in place from another copy of the repository"
+	if snapshots {
+		fix += "; for snapshots, run " + cli.UnreadableFix
+	}
 	if counts[repo.Hidden] > 0 {
 		fix = "look at the storage, and for another copy of the repository; if you put an older copy in place on purpose, run bk-check --accept-rollback"
 	} else if len(order) == 1 && counts[repo.Returned] > 0 {

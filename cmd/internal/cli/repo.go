@@ -200,11 +200,18 @@ func repositoryFix(err error) string {
 		return rollbackFix
 	case errors.Is(err, store.ErrFull):
 		return "make room on the storage and run the same again: what is there already is not sent twice"
+	case errors.Is(err, repo.ErrReadable):
+		return "to remove it all the same, run bk-forget with its id"
+	case errors.Is(err, repo.ErrUnreadable) && errors.Is(err, seal.ErrDamaged):
+		return "run " + UnreadableFix
 	case errors.Is(err, seal.ErrDamaged), errors.Is(err, repo.ErrMissing):
 		return "restore that object from another copy of the repository, or run bk-repair; everything that does not need it still restores"
 	}
 	return ""
 }
+
+// UnreadableFix is what to do about a damaged snapshot, as the end of a sentence.
+const UnreadableFix = "bk-repair --from with a copy of this repository, which brings a damaged snapshot back; or, if there is no copy, bk-repair --give-up with the name of its object, which gives it up, so that bk-gc works again"
 
 // rollbackFix is what to do about storage that went back.
 const rollbackFix = "look at the storage, and for another copy of the repository; if you put an older copy in place on purpose, run bk-check --accept-rollback"

@@ -23,18 +23,20 @@ type Repair struct {
 	StructureOnly    bool     `help:"Do not read all content in order to find damage."`
 	UnreadableIsLost bool     `help:"Take for lost what the storage fails to hand out, as failing disks do. Otherwise nothing is done then, since the trouble may pass."`
 	RemoveUnreadable bool     `help:"Remove packs of which nothing can be read, since no index and not they themselves say what lies where. Otherwise they stay: a copy of an index may turn up."`
+	GiveUp           []string `sep:"none" placeholder:"OBJECT" help:"Give up the snapshot of this object, snapshots/..., which is damaged, so that bk-gc works again (repeatable). It is recorded as what bk-forget removes. Refused if it can be read; if --from has it, it comes back instead."`
 	AllPaths         bool     `help:"Name all paths that damage touches, and not only the first ones of each object."`
 	DryRun           bool     `short:"n" help:"Change nothing; say what would be done."`
 }
 
 // Help is the longer text.
 func (*Repair) Help() string {
-	return `Finds damage as bk-check --read-data does, and then lists packs again that no index lists, moves what can be read of damaged packs to new ones, and takes what is lost from the places that --from names. Damaged snapshots, credentials and records, and snapshots that storage hides, come back from a copy of the repository alone; without one they stay as they are, and what still works is said. What is beyond help is written down: from then on snapshots that need it are restored without it, with zeros in place of lost content, and what is missing is named, with the exit code 3. If it comes again, with a later backup or a repair with another --from, they are whole again.
+	return `Finds damage as bk-check --read-data does, and then lists packs again that no index lists, moves what can be read of damaged packs to new ones, and takes what is lost from the places that --from names. Damaged snapshots, credentials and records, and snapshots that storage hides, come back from a copy of the repository alone; without one they stay as they are, and what still works is said. A damaged snapshot of which there is no copy keeps bk-gc from collecting, since nobody knows what it needs: --give-up with the name that bk-check prints removes it for good. What is beyond help is written down: from then on snapshots that need it are restored without it, with zeros in place of lost content, and what is missing is named, with the exit code 3. If it comes again, with a later backup or a repair with another --from, they are whole again.
 
-No snapshot is removed, and no pack before all that can be read of it lies elsewhere. It may be stopped and run again; backups may go on meanwhile.
+No snapshot is removed but with --give-up, and no pack before all that can be read of it lies elsewhere. It may be stopped and run again; backups may go on meanwhile.
 
   bk-repair --dry-run
-  bk-repair --from / --from /mnt/offsite/repo`
+  bk-repair --from / --from /mnt/offsite/repo
+  bk-repair --structure-only --give-up snapshots/...`
 }
 
 // Run repairs.
@@ -44,7 +46,7 @@ func (c *Repair) Run(ctx context.Context, app *cli.App) error {
 		return err
 	}
 	defer r.Close()
-	opts := repo.RepairOptions{UnreadableIsLost: c.UnreadableIsLost, RemoveUnreadable: c.RemoveUnreadable, DryRun: c.DryRun}
+	opts := repo.RepairOptions{UnreadableIsLost: c.UnreadableIsLost, RemoveUnreadable: c.RemoveUnreadable, GiveUp: c.GiveUp, DryRun: c.DryRun}
 	opts.Check.ReadData.All = !c.StructureOnly
 	opts.Check.OnProgress = app.StepProgress()
 	for _, place := range c.From {
@@ -71,7 +73,7 @@ func (c *Repair) report(app *cli.App, out *repo.Repaired) {
 	for _, f := range out.Found.Findings {
 		if f.What == repo.Known {
 			known = f.Lost
-		} else if !canHelp(f) && !putBack(f, out.Objects) {
+		} else if !canHelp(f) && !putBack(f, out.Objects) && !isGivenUp(f, out.GivenUp) {
 			left = append(left, f)
 		}
 	}
@@ -82,7 +84,8 @@ func (c *Repair) report(app *cli.App, out *repo.Repaired) {
 		app.JSONEvent("summary", map[string]any{
 			"findings": len(out.Found.Findings), "packs_listed": out.Listed, "indexes_removed": out.Indexes, "plans_removed": out.Plans,
 			"packs_replaced": out.Moved.Packs, "bytes_replaced": out.Moved.Bytes, "chunks_moved": out.Kept, "packs_removed": out.Removed,
-			"chunks_restored": out.Restored, "chunks_lost": out.Marked, "chunks_known_lost": known, "findings_left": len(left), "objects_restored": len(out.Objects), "dry_run": c.DryRun,
+			"chunks_restored": out.Restored, "chunks_lost": out.Marked, "chunks_known_lost": known, "findings_left": len(left), "objects_restored": len(out.Objects),
+			"objects_given_up": len(out.GivenUp), "dry_run": c.DryRun,
 		})
 		return
 	}
@@ -106,6 +109,16 @@ func (c *Repair) report(app *cli.App, out *repo.Repaired) {
 	say("removed, packs of which nothing can be read", uint64(out.Removed))
 	say("restored from elsewhere, chunks", out.Restored)
 	say("put back from a copy, small objects", uint64(len(out.Objects)))
+	for _, g := range out.GivenUp {
+		switch {
+		case g.Whole:
+			app.Sayf("%sremoved: the damaged object %s of a snapshot that another object has whole", would, g.Object)
+		case g.Snapshot.IsZero():
+			app.Sayf("%sgiven up: the snapshot of %s", would, g.Object)
+		default:
+			app.Sayf("%sgiven up: the snapshot %s of %s", would, g.Snapshot.Short(), g.Object)
+		}
+	}
 	say("written down as beyond help, chunks", out.Marked)
 	if known > 0 {
 		app.Sayf("known to be beyond help: %s chunks", cli.Count(known))
@@ -118,6 +131,11 @@ func (c *Repair) report(app *cli.App, out *repo.Repaired) {
 // putBack reports whether an object was taken from a copy.
 func putBack(f *repo.Finding, objects []string) bool {
 	return slices.Contains(objects, f.Object) || !f.Snapshot.IsZero() && slices.Contains(objects, "snapshot "+f.Snapshot.String())
+}
+
+// isGivenUp reports whether what was found is gone because it was given up.
+func isGivenUp(f *repo.Finding, given []repo.GivenUp) bool {
+	return slices.ContainsFunc(given, func(g repo.GivenUp) bool { return g.Object == f.Object })
 }
 
 // advice says of what could not be repaired what is gone, what still works, and
@@ -141,7 +159,7 @@ func advice(left []*repo.Finding) (texts []string) {
 			texts = append(texts, fmt.Sprintf(text, n))
 		}
 	}
-	say(counts[seal.KindSnapshot], "%d of the snapshots cannot be opened: all others restore, and backups go on, but bk-gc frees nothing, since what these need is not known; --from with a copy of this repository brings them back")
+	say(counts[seal.KindSnapshot], "%d of the snapshots cannot be opened: all others restore, and backups go on, but bk-gc frees nothing, since what these need is not known; run "+cli.UnreadableFix)
 	say(counts[seal.KindCredential], "%d of the credentials open nothing any more: the others do; bk-key add makes new ones, bk-key remove takes the damaged ones away, --from with a copy of this repository brings them back")
 	say(counts[seal.KindForget], "%d of the records of what was forgotten cannot be read: no snapshot is affected, but bk-check cannot tell any more whether what they name is hidden; --from with a copy of this repository brings them back")
 	say(hidden, "%d snapshots or records that were there are neither there nor forgotten: --from with a copy of this repository that has them brings snapshots back")
