@@ -26,7 +26,7 @@ func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (for
 		return nil, err
 	}
 	e.out = newWindows(ctx, r, opts)
-	go e.out.run(e.produce)
+	go e.out.Run(e.produce)
 	return e.out, nil
 }
 
@@ -107,7 +107,7 @@ func (e *exporter) produce() (err error) {
 		return err
 	}
 	// The header goes out now: who gets it may have to ask for a passphrase.
-	if err := e.out.send(); err != nil {
+	if err := e.out.Send(); err != nil {
 		return err
 	}
 	log := newRunLog(e.r)
@@ -157,7 +157,7 @@ type comparison struct {
 // begin makes an archive the one that the next is compared with.
 func (c *comparison) begin(a *archive) (err error) {
 	c.prev = a
-	if c.runs, err = c.log.runs(c.e.out.ctx, a); err != nil {
+	if c.runs, err = c.log.runs(c.e.out.Context(), a); err != nil {
 		return err
 	}
 	c.links, err = newLinks(c.log, c.runs)
@@ -211,7 +211,7 @@ func (c *comparison) compare(old *comparison, p *plan, n *planned) error {
 		return err
 	}
 	w := &changes{
-		ctx: c.e.out.ctx, links: [2]*links{old.links, c.links}, drop: c.e.opts.Drop, losses: &n.losses,
+		ctx: c.e.out.Context(), links: [2]*links{old.links, c.links}, drop: c.e.opts.Drop, losses: &n.losses,
 		found: func(ch *change) error { return p.change(n, ch) },
 	}
 	w.parts[1] = c.prev.checkpoint
@@ -300,11 +300,11 @@ func (e *exporter) file(p *plan, r *planReader, path string) (size uint64, err e
 		switch kind {
 		case planData:
 			w := want{path: path}
-			number := uint32(r.number())
+			number := r.number()
 			r.fill(w.id[:])
 			w.size, w.csize = uint32(r.number()), uint32(r.number())
 			if r.err == nil {
-				err = e.out.emitData(number, !p.again.has(int(number)), w)
+				err = e.out.emitData(!p.again.Has(int(number)), w)
 			}
 		case planRef:
 			number, size := uint32(r.number()), uint32(r.number())

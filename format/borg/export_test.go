@@ -15,6 +15,7 @@ import (
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/formattest"
+	"github.com/bk-backup/bk/format/internal/prefetch"
 	"github.com/bk-backup/bk/repo/store"
 )
 
@@ -333,7 +334,7 @@ func TestManyRefs(t *testing.T) {
 	b := newBuilder(t, modeNone)
 	one := b.file("a", "x", "y")
 	long := b.file("b")
-	for range 3*windowRefsMax/2 + 5 {
+	for range 3*prefetch.SizeMax/refCost/2 + 5 {
 		long.chunks = append(long.chunks, one.chunks...)
 	}
 	b.cut = func(rest int) int { return min(rest, 100_000) }
@@ -341,5 +342,19 @@ func TestManyRefs(t *testing.T) {
 	got := list(t, b.open())[0].Listing["b"]
 	if n := len(got.Pieces); n != len(long.chunks) || string(got.Pieces[n-1]) != "y" || string(got.Pieces[n-2]) != "x" {
 		t.Errorf("%d pieces", n)
+	}
+}
+
+// TestGreatObjects has an archive say that small chunks lie in large objects: of
+// the room for content in flight each needs more than half.
+func TestGreatObjects(t *testing.T) {
+	b := newBuilder(t, modeNone)
+	one := b.file("a", "x", "y", "z")
+	for i := range one.chunks {
+		one.chunks[i].csize = 31 << 20
+	}
+	b.archive("one", one)
+	if got := contentOf(list(t, b.open())[0].Listing, "a"); got != "xyz" {
+		t.Errorf("content %q", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/internal/loss"
+	"github.com/bk-backup/bk/format/internal/prefetch"
 )
 
 // Export implements format.System: it returns a source of snapshots.
@@ -28,10 +29,16 @@ func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (for
 	if _, err := r.loadedIndex(ctx); err != nil {
 		return nil, err
 	}
-	e.out = newWindows(ctx, r.workers, e.fill)
-	go e.out.run(e.produce)
+	e.out = prefetch.New(ctx, prefetch.Options[format.Record, want]{
+		Fill: e.fill, Record: func(rec *format.Record) (format.Record, error) { return *rec, nil },
+		WindowsMax: r.workers, WeightMax: inFlightMax,
+	})
+	go e.out.Run(e.produce)
 	return e.out, nil
 }
+
+// inFlightMax is how many bytes of payloads were asked for and are not yet consumed.
+const inFlightMax = 32 << 20
 
 // exporter makes the records of an export.
 type exporter struct {
@@ -40,7 +47,7 @@ type exporter struct {
 	list      []*snapshot
 	base      *snapshot
 	current   format.ID // of the list: the snapshot that is being sent
-	out       *windows
+	out       *prefetch.Source[format.Record, want]
 	content   *content
 	progress  format.Progress
 	estimates []format.Estimate // of the list, from the first walk
@@ -113,7 +120,7 @@ func (e *exporter) produce() error {
 		}
 	}
 	h := &format.Header{Version: format.Version, Producer: e.opts.Producer, Features: e.features()}
-	if err := e.out.emit(h); err != nil {
+	if err := e.out.Add(h); err != nil {
 		return err
 	}
 	prev := e.base
@@ -123,7 +130,7 @@ func (e *exporter) produce() error {
 		}
 		prev = s
 	}
-	return e.out.emit(&format.End{})
+	return e.out.Add(&format.End{})
 }
 
 // rehearse decides on everything that will be sent, to learn which chunks come
@@ -154,21 +161,21 @@ func (e *exporter) rehearse() error {
 		prev = s
 	}
 	e.content.dry = false
-	e.content.sent.clear()
+	e.content.sent.Clear()
 	return nil
 }
 
 // changes calls found with what makes cur's listing of prev's, or of nothing.
 func (e *exporter) changes(prev, cur *snapshot, lost func(kind, path string), found func(*change) error) error {
-	w := &walk{trees: newTreeLoader(e.out.ctx, e.r), drop: e.opts.Drop, found: found, lost: lost}
+	w := &walk{trees: newTreeLoader(e.out.Context(), e.r), drop: e.opts.Drop, found: found, lost: lost}
 	defer w.trees.close()
 	var from *format.ID
 	if prev != nil && !e.whole() {
 		from = &prev.tree
 	}
 	err := w.dir("", from, &cur.tree)
-	if err != nil && e.out.ctx.Err() != nil {
-		return context.Cause(e.out.ctx)
+	if err != nil && e.out.Context().Err() != nil {
+		return context.Cause(e.out.Context())
 	}
 	return err
 }
@@ -183,7 +190,7 @@ func (e *exporter) snapshot(i int, prev, cur *snapshot) error {
 	if e.estimates != nil {
 		rec.Estimate = &e.estimates[i]
 	}
-	if err := e.out.emit(rec); err != nil {
+	if err := e.out.Add(rec); err != nil {
 		return err
 	}
 	e.losses = cur.losses.Clone()
@@ -191,15 +198,15 @@ func (e *exporter) snapshot(i int, prev, cur *snapshot) error {
 		return err
 	}
 	e.progress.Snapshots++
-	return e.out.emit(&format.Commit{Losses: e.losses})
+	return e.out.Add(&format.Commit{Losses: e.losses})
 }
 
 // change emits one difference.
 func (e *exporter) change(c *change) error {
 	if c.entry == nil {
-		return e.out.emit(&format.Remove{Path: c.path})
+		return e.out.Add(&format.Remove{Path: c.path})
 	}
-	if err := e.out.emit(c.entry); err != nil {
+	if err := e.out.Add(c.entry); err != nil {
 		return err
 	}
 	e.progress.Entries++
@@ -230,12 +237,22 @@ func (e *exporter) file(c *change) error {
 		e.losses.Add(format.LossDamaged, c.path)
 	}
 	e.progress.Bytes += eof.Size
-	return e.out.emit(eof)
+	return e.out.Add(eof)
+}
+
+// emitData appends a data record whose payload is fetched later.
+func (e *exporter) emitData(d *format.Data, at place) error {
+	size := int64(at.stored)
+	number, err := e.out.Room(size, size)
+	if err != nil {
+		return err
+	}
+	return e.out.Add(d, want{at, number})
 }
 
 // fill fetches the payloads of a window.
-func (e *exporter) fill(win *window) error {
-	return e.r.fetch(e.out.ctx, dataBlob, win.wants, func(w *want, opened []byte) error {
-		return loadChunk(w, opened, win.data[w.number], e.opts.Plain)
+func (e *exporter) fill(ctx context.Context, records []format.Record, wants []want) error {
+	return e.r.fetch(ctx, dataBlob, wants, func(w *want, opened []byte) error {
+		return loadChunk(w, opened, records[w.number].(*format.Data), e.opts.Plain)
 	})
 }
