@@ -234,7 +234,7 @@ func (p *plan) first(chunk *chunkRef) error {
 
 // inOld finds a chunk in the parent's version of the file, if that can be said.
 func (p *plan) inOld(c *change, chunk *chunkRef, sent bool) (offset uint64, ok bool) {
-	if c.old == nil || !p.e.copies() || sent && !p.e.opts.Copy {
+	if c.old == nil || !p.e.opts.Copies() || sent && !p.e.opts.Copy {
 		return 0, false
 	}
 	if p.old == nil {

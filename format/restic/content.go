@@ -128,7 +128,7 @@ func (w *content) flush() error {
 
 // inOld finds a chunk in the parent's version of the file.
 func (w *content) inOld(c *change, id *format.ID) (offset uint64, ok bool, err error) {
-	if c.old == nil || !w.e.copies() {
+	if c.old == nil || !w.e.opts.Copies() {
 		return 0, false, nil
 	}
 	if w.old == nil {

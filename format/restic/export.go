@@ -7,6 +7,7 @@ import (
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/internal/loss"
 	"github.com/bk-backup/bk/format/internal/prefetch"
+	"github.com/bk-backup/bk/format/internal/snapshots"
 )
 
 // Export implements format.System: it returns a source of snapshots.
@@ -22,10 +23,11 @@ import (
 // restic never makes. Losses are those of the records that are sent: what did
 // not change since the parent is not counted again.
 func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (format.SourceCloser, error) {
-	e := &exporter{r: r, opts: opts}
-	if err := e.choose(ctx); err != nil {
+	chosen, err := snapshots.Choose(ctx, &opts, r.list, r.snapshot)
+	if err != nil {
 		return nil, err
 	}
+	e := &exporter{r: r, opts: opts, chosen: chosen}
 	if _, err := r.loadedIndex(ctx); err != nil {
 		return nil, err
 	}
@@ -44,71 +46,13 @@ const inFlightMax = 32 << 20
 type exporter struct {
 	r         *Repository
 	opts      format.ExportOptions
-	list      []*snapshot
-	base      *snapshot
+	chosen    *snapshots.Chosen[snapshot]
 	current   format.ID // of the list: the snapshot that is being sent
 	out       *prefetch.Source[format.Record, want]
 	content   *content
 	progress  format.Progress
 	estimates []format.Estimate // of the list, from the first walk
 	losses    loss.Counts       // of the snapshot that is being sent
-}
-
-// choose looks up the snapshots that are asked for.
-func (e *exporter) choose(ctx context.Context) error {
-	var err error
-	if len(e.opts.Snapshots) == 0 {
-		list, damage, err := e.r.list(ctx)
-		if err != nil {
-			return err
-		}
-		if len(damage) > 0 {
-			return fmt.Errorf("export all snapshots: %w", damage[0])
-		}
-		e.list = list
-	}
-	for _, id := range e.opts.Snapshots {
-		s, err := e.r.snapshot(ctx, id)
-		if err != nil {
-			return fmt.Errorf("export snapshot %s: %w", id, err)
-		}
-		e.list = append(e.list, s)
-	}
-	if !e.opts.Base.IsZero() {
-		if e.base, err = e.r.snapshot(ctx, e.opts.Base); err != nil {
-			return fmt.Errorf("export a difference to snapshot %s: %w", e.opts.Base, err)
-		}
-	}
-	return nil
-}
-
-// whole reports whether snapshots are sent without parents.
-func (e *exporter) whole() bool { return e.opts.Flat || e.opts.Full }
-
-// copies reports whether content that the parent's version of a file has is
-// named by copy: where a base makes it necessary, or where it was asked for.
-func (e *exporter) copies() bool {
-	return (e.base != nil || e.opts.Copy) && !e.opts.NoCopy && !e.whole() && !e.opts.Held
-}
-
-// features are what a reader of this stream must know, in order.
-func (e *exporter) features() []format.Feature {
-	var f []format.Feature
-	for _, x := range []struct {
-		used bool
-		name format.Feature
-	}{
-		{e.base != nil && !e.whole(), format.FeatureBase},
-		{e.copies(), format.FeatureCopy},
-		{e.opts.Flat, format.FeatureFlat},
-		{e.opts.Held || (e.opts.HasChunk != nil || e.opts.Arrived != nil) && !e.opts.Flat, format.FeatureHeld},
-		{!e.opts.Plain, format.FeatureZstd},
-	} {
-		if x.used {
-			f = append(f, x.name)
-		}
-	}
-	return f
 }
 
 // produce emits the whole stream.
@@ -119,16 +63,14 @@ func (e *exporter) produce() error {
 			return err
 		}
 	}
-	h := &format.Header{Version: format.Version, Producer: e.opts.Producer, Features: e.features()}
+	h := &format.Header{Version: format.Version, Producer: e.opts.Producer, Features: e.opts.Features()}
 	if err := e.out.Add(h); err != nil {
 		return err
 	}
-	prev := e.base
-	for i, s := range e.list {
-		if err := e.snapshot(i, prev, s); err != nil {
+	for i, s := range e.chosen.List {
+		if err := e.snapshot(i, s); err != nil {
 			return fmt.Errorf("export snapshot %s: %w", s.record.ID, err)
 		}
-		prev = s
 	}
 	return e.out.Add(&format.End{})
 }
@@ -137,11 +79,10 @@ func (e *exporter) produce() error {
 // more than once.
 func (e *exporter) rehearse() error {
 	e.content.dry = true
-	e.estimates = make([]format.Estimate, len(e.list))
-	prev := e.base
-	for i, s := range e.list {
+	e.estimates = make([]format.Estimate, len(e.chosen.List))
+	for i, s := range e.chosen.List {
 		n := &e.estimates[i]
-		err := e.changes(prev, s, func(string, string) {}, func(c *change) error {
+		err := e.changes(e.chosen.Parent(i), s, func(string, string) {}, func(c *change) error {
 			if c.entry == nil {
 				return nil
 			}
@@ -158,7 +99,6 @@ func (e *exporter) rehearse() error {
 		}
 		e.progress.EntriesTotal += n.Entries
 		e.progress.BytesTotal += n.Bytes
-		prev = s
 	}
 	e.content.dry = false
 	e.content.sent.Clear()
@@ -170,7 +110,7 @@ func (e *exporter) changes(prev, cur *snapshot, lost func(kind, path string), fo
 	w := &walk{trees: newTreeLoader(e.out.Context(), e.r), drop: e.opts.Drop, found: found, lost: lost}
 	defer w.trees.close()
 	var from *format.ID
-	if prev != nil && !e.whole() {
+	if prev != nil {
 		from = &prev.tree
 	}
 	err := w.dir("", from, &cur.tree)
@@ -181,10 +121,11 @@ func (e *exporter) changes(prev, cur *snapshot, lost func(kind, path string), fo
 }
 
 // snapshot emits a snapshot.
-func (e *exporter) snapshot(i int, prev, cur *snapshot) error {
+func (e *exporter) snapshot(i int, cur *snapshot) error {
+	prev := e.chosen.Parent(i)
 	e.current = cur.record.ID
 	rec := cur.record.Clone()
-	if prev != nil && !e.whole() {
+	if prev != nil {
 		rec.Parent = prev.record.ID
 	}
 	if e.estimates != nil {
