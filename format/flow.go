@@ -138,6 +138,36 @@ type ExportOptions struct {
 	OnProgress func(Progress)
 }
 
+// Whole reports whether snapshots are sent without parents.
+func (o *ExportOptions) Whole() bool { return o.Flat || o.Full }
+
+// Copies reports whether content that the parent's version of a file has is
+// named by copy: where a base makes it necessary, or where it was asked for.
+func (o *ExportOptions) Copies() bool {
+	return (!o.Base.IsZero() || o.Copy) && !o.NoCopy && !o.Whole() && !o.Held
+}
+
+// Features are what a reader must know of the stream of a source that heeds all
+// options and has payloads compressed by zstd, in a header's order.
+func (o *ExportOptions) Features() []Feature {
+	var f []Feature
+	for _, x := range []struct {
+		used bool
+		name Feature
+	}{
+		{!o.Base.IsZero() && !o.Whole(), FeatureBase},
+		{o.Copies(), FeatureCopy},
+		{o.Flat, FeatureFlat},
+		{o.Held || (o.HasChunk != nil || o.Arrived != nil) && !o.Flat, FeatureHeld},
+		{!o.Plain, FeatureZstd},
+	} {
+		if x.used {
+			f = append(f, x.name)
+		}
+	}
+	return f
+}
+
 // Progress counts what has gone through so far.
 type Progress struct {
 	Snapshots, Entries uint64

@@ -200,7 +200,7 @@ func (e *exporter) walk() error {
 	if err := e.findRepeated(); err != nil {
 		return err
 	}
-	h := &format.Header{Version: format.Version, Producer: e.opts.Producer, Features: e.features()}
+	h := &format.Header{Version: format.Version, Producer: e.opts.Producer, Features: e.opts.Features()}
 	if err := e.emit(h); err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func (e *exporter) walk() error {
 		e.current, e.damaged = s.ID, format.Loss{}
 		rec := e.r.record(s)
 		parent := e.parentOf(prev, s)
-		if parent != nil && !e.whole() {
+		if parent != nil && !e.opts.Whole() {
 			rec.Parent = parent.ID
 		}
 		if err := e.emit(rec); err != nil {
@@ -228,36 +228,6 @@ func (e *exporter) walk() error {
 		return err
 	}
 	return e.sendWindow()
-}
-
-// whole reports whether snapshots are sent without parents.
-func (e *exporter) whole() bool { return e.opts.Flat || e.opts.Full }
-
-// features are what a reader of this stream must know, sorted.
-func (e *exporter) features() []format.Feature {
-	var f []format.Feature
-	if e.base != nil && !e.whole() {
-		f = append(f, format.FeatureBase)
-	}
-	if e.copies() {
-		f = append(f, format.FeatureCopy)
-	}
-	if e.opts.Flat {
-		f = append(f, format.FeatureFlat)
-	}
-	if e.opts.Held || (e.opts.HasChunk != nil || e.opts.Arrived != nil) && !e.opts.Flat {
-		f = append(f, format.FeatureHeld)
-	}
-	if !e.opts.Plain {
-		f = append(f, format.FeatureZstd)
-	}
-	return f
-}
-
-// copies reports whether content that the parent's version of a file has is
-// named by copy: where a base makes it necessary, or where it was asked for.
-func (e *exporter) copies() bool {
-	return (e.base != nil || e.opts.Copy) && !e.opts.NoCopy && !e.whole() && !e.opts.Held
 }
 
 // findRepeated walks all listings once to learn which chunks come more than
@@ -301,7 +271,7 @@ type change struct {
 // is nil or snapshots are sent whole), in path order, but for what is dropped.
 func (e *exporter) changes(prev, cur *Snapshot, fn func(change) error) error {
 	loader := metaReader{e.r}
-	if prev == nil || e.whole() {
+	if prev == nil || e.opts.Whole() {
 		return e.listing(tree.Listing{Chunks: loader, Root: cur.Root}, "", fn)
 	}
 	return e.differences(tree.Listing{Chunks: loader, Root: prev.Root}, tree.Listing{Chunks: loader, Root: cur.Root}, fn)

@@ -11,7 +11,7 @@ import (
 // and same with the runs that the parent's version has at the given offset,
 // where copy is used at all.
 func (e *exporter) content(c change, same func(from, size uint64) error, piece func(tree.Piece) error) error {
-	if c.old == nil || !e.copies() {
+	if c.old == nil || !e.opts.Copies() {
 		pieces := tree.NewContentReader(e.ctx, metaReader{e.r}, c.item.Content())
 		if len(e.lost) > 0 {
 			pieces.PassLost(e.lost.meta)

@@ -27,7 +27,7 @@ func (e *exporter) prepareLost() (err error) {
 		}
 	}
 	if e.base != nil && e.broken[e.base.ID] {
-		e.base = nil
+		e.base, e.opts.Base = nil, format.ID{}
 	}
 	return nil
 }

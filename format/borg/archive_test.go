@@ -329,8 +329,7 @@ func TestRunsAreShared(t *testing.T) {
 	want := list(t, r)
 	log := newRunLog(r)
 	log.garbageMax = -1 << 40
-	e := &exporter{r: r, out: newWindows(context.Background(), r, format.ExportOptions{})}
-	defer e.out.cancel(errors.New("done"))
+	e := &exporter{r: r, out: newWindows(t.Context(), r, format.ExportOptions{})}
 	p := newPlan(e)
 	c := &comparison{e: e, log: log}
 	moved, before := 0, map[*run]bool{}

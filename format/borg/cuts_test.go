@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/bk-backup/bk/format/chunker"
+	"github.com/bk-backup/bk/format/formattest"
 )
 
 // TestCuts asks repositories whose archives have such parameters, oldest first.
@@ -45,7 +46,7 @@ func TestCuts(t *testing.T) {
 			}
 			spec, seed, err := b.open().Cuts(context.Background())
 			if c.want == "" {
-				wantError(t, err, ErrCuts, "archive")
+				formattest.WantError(t, err, ErrCuts, "archive")
 				return
 			}
 			want, parseErr := chunker.ParseSpec(c.want)

@@ -153,7 +153,7 @@ func TestDamagedIndex(t *testing.T) {
 	}
 	// The repository is not taken for what it was before its last commit.
 	_, err = b.export(damaged(t, st, segmentName(b.number-1, b.perDir), func(o []byte) []byte { o[10] ^= 1; return o }))
-	wantError(t, err, ErrDamaged, "commit", segmentName(b.number-1, b.perDir), name)
+	formattest.WantError(t, err, ErrDamaged, "commit", segmentName(b.number-1, b.perDir), name)
 	for _, bad := range [][]byte{nil, []byte("BORG_IDX"), borgsIndex(nil), borgsIndex(map[objectID]place{manifestID: {1 << 30, 5}})} {
 		got, err := b.export(damaged(t, st, name, func([]byte) []byte { return bad }))
 		if err != nil || !bytes.Equal(got, want) {
@@ -261,7 +261,7 @@ func TestNamedErrors(t *testing.T) {
 		return o
 	})
 	_, err := b.export(st)
-	wantError(t, err, ErrDamaged, "/dir/file", it.chunks[0].id.String(), fmt.Sprintf("%s at offset %d", segmentName(at.segment, b.perDir), at.offset), "authenticate")
+	formattest.WantError(t, err, ErrDamaged, "/dir/file", it.chunks[0].id.String(), fmt.Sprintf("%s at offset %d", segmentName(at.segment, b.perDir), at.offset), "authenticate")
 
 	b = newBuilder(t, modeNone)
 	other := b.file("other", "something else")
@@ -269,7 +269,7 @@ func TestNamedErrors(t *testing.T) {
 	it.chunks[0].id = other.chunks[0].id
 	b.archive("a", it)
 	_, err = b.export(b.commit())
-	wantError(t, err, ErrDamaged, "/f", other.chunks[0].id.String())
+	formattest.WantError(t, err, ErrDamaged, "/f", other.chunks[0].id.String())
 
 	b = newBuilder(t, modeNone)
 	b.archive("a", b.file("f", "content"), other)
@@ -277,7 +277,7 @@ func TestNamedErrors(t *testing.T) {
 	it.chunks[0].size--
 	b.archive("b", it)
 	_, err = b.export(b.commit())
-	wantError(t, err, ErrDamaged, "/f", "7 elsewhere")
+	formattest.WantError(t, err, ErrDamaged, "/f", "7 elsewhere")
 
 	b = newBuilder(t, modeNone)
 	it = b.file("big", "content")
@@ -290,7 +290,7 @@ func TestNamedErrors(t *testing.T) {
 	b = newBuilder(t, modeNone)
 	b.rawArchive("cut", it.appendPacked(nil)[:20])
 	_, err = b.export(b.commit())
-	wantError(t, err, ErrDamaged, "cut off")
+	formattest.WantError(t, err, ErrDamaged, "cut off")
 }
 
 // TestSwapped puts objects under each other's ids: the content is what it says
@@ -302,7 +302,7 @@ func TestSwapped(t *testing.T) {
 		b.archive("a", one, two)
 		b.object(one.chunks[0].id, b.compress([]byte("content two")))
 		_, err := b.export(b.commit())
-		wantError(t, err, ErrDamaged, one.chunks[0].id.String(), "/f")
+		formattest.WantError(t, err, ErrDamaged, one.chunks[0].id.String(), "/f")
 	}
 }
 
@@ -324,7 +324,7 @@ func TestTAM(t *testing.T) {
 		b.log = append(b.log, commitEntry...)
 		b.end()
 		_, err := b.on(b.store(), Options{})
-		wantError(t, err, ErrDamaged, "manifest", "authenticate")
+		formattest.WantError(t, err, ErrDamaged, "manifest", "authenticate")
 		if what == "no code" {
 			b.keys.tamRequired = false // as repositories of borg 1.0.8 are
 			if r, err := b.on(b.store(), Options{}); err != nil {

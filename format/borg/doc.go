@@ -26,6 +26,6 @@
 // Init (init.go), then Sink (sink.go). What lies in a
 // repository is read by segment.go, index.go, key.go, crypto.go, object.go,
 // manifest.go, archive.go and item.go; entry.go says what of an item becomes
-// what of an entry. The package imports format and repo/store alone; programs
-// import it.
+// what of an entry. The package imports format, what is below it, and repo/store;
+// programs import it.
 package borg

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/snapshots"
 )
 
 // Export implements format.System: it returns a source of snapshots.
@@ -21,12 +22,13 @@ import (
 // an error that names it, its file and its place. Losses are those of the records
 // that are sent: what did not change since the parent is not counted again.
 func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (format.SourceCloser, error) {
-	e := &exporter{r: r, opts: opts}
-	if err := e.choose(ctx); err != nil {
+	chosen, err := snapshots.Choose(ctx, &opts, r.list, r.snapshot)
+	if err != nil {
 		return nil, err
 	}
+	e := &exporter{r: r, opts: opts, chosen: chosen}
 	e.out = newWindows(ctx, r, opts)
-	go e.out.run(e.produce)
+	go e.out.Run(e.produce)
 	return e.out, nil
 }
 
@@ -34,67 +36,9 @@ func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (for
 type exporter struct {
 	r        *Repository
 	opts     format.ExportOptions
-	list     []*archive
-	base     *archive
+	chosen   *snapshots.Chosen[archive]
 	out      *windows
 	progress format.Progress
-}
-
-// choose looks up the snapshots that are asked for.
-func (e *exporter) choose(ctx context.Context) error {
-	var err error
-	if len(e.opts.Snapshots) == 0 {
-		list, damage, err := e.r.list(ctx)
-		if err != nil {
-			return err
-		}
-		if len(damage) > 0 {
-			return fmt.Errorf("export all snapshots: %w", damage[0])
-		}
-		e.list = list
-	}
-	for _, id := range e.opts.Snapshots {
-		a, err := e.r.snapshot(ctx, id)
-		if err != nil {
-			return fmt.Errorf("export snapshot %s: %w", id, err)
-		}
-		e.list = append(e.list, a)
-	}
-	if !e.opts.Base.IsZero() {
-		if e.base, err = e.r.snapshot(ctx, e.opts.Base); err != nil {
-			return fmt.Errorf("export a difference to snapshot %s: %w", e.opts.Base, err)
-		}
-	}
-	return nil
-}
-
-// whole reports whether snapshots are sent without parents.
-func (e *exporter) whole() bool { return e.opts.Flat || e.opts.Full }
-
-// copies reports whether content that the parent's version of a file has is
-// named by copy: where a base makes it necessary, or where it was asked for.
-func (e *exporter) copies() bool {
-	return (e.base != nil || e.opts.Copy) && !e.opts.NoCopy && !e.whole() && !e.opts.Held
-}
-
-// features are what a reader of this stream must know, in order.
-func (e *exporter) features() []format.Feature {
-	var f []format.Feature
-	for _, x := range []struct {
-		used bool
-		name format.Feature
-	}{
-		{e.base != nil && !e.whole(), format.FeatureBase},
-		{e.copies(), format.FeatureCopy},
-		{e.opts.Flat, format.FeatureFlat},
-		{e.opts.Held || (e.opts.HasChunk != nil || e.opts.Arrived != nil) && !e.opts.Flat, format.FeatureHeld},
-		{!e.opts.Plain, format.FeatureZstd},
-	} {
-		if x.used {
-			f = append(f, x.name)
-		}
-	}
-	return f
 }
 
 // ahead reports whether all snapshots are planned before the first is sent.
@@ -102,12 +46,12 @@ func (e *exporter) ahead() bool { return !e.opts.Flat && !e.opts.ListingOnly }
 
 // produce emits the whole stream.
 func (e *exporter) produce() (err error) {
-	h := &format.Header{Version: format.Version, Producer: e.opts.Producer, Features: e.features()}
+	h := &format.Header{Version: format.Version, Producer: e.opts.Producer, Features: e.opts.Features()}
 	if err := e.out.emit(h); err != nil {
 		return err
 	}
 	// The header goes out now: who gets it may have to ask for a passphrase.
-	if err := e.out.send(); err != nil {
+	if err := e.out.Send(); err != nil {
 		return err
 	}
 	log := newRunLog(e.r)
@@ -115,12 +59,12 @@ func (e *exporter) produce() (err error) {
 	defer func() { err = errors.Join(err, log.close(), p.close()) }()
 	c := &comparison{e: e, log: log}
 	defer func() { err = errors.Join(err, c.close()) }()
-	if e.base != nil && !e.whole() {
-		if err := c.begin(e.base); err != nil {
-			return fmt.Errorf("export a difference to snapshot %s: %w", e.base.record.ID, err)
+	if base := e.chosen.Base; base != nil {
+		if err := c.begin(base); err != nil {
+			return fmt.Errorf("export a difference to snapshot %s: %w", base.record.ID, err)
 		}
 	}
-	for i, a := range e.list {
+	for i, a := range e.chosen.List {
 		if err := c.plan(p, a); err != nil {
 			return fmt.Errorf("export snapshot %s: %w", a.record.ID, err)
 		}
@@ -137,9 +81,9 @@ func (e *exporter) produce() (err error) {
 			return err
 		}
 	}
-	for i := 0; e.ahead() && i < len(e.list); i++ {
+	for i := 0; e.ahead() && i < len(e.chosen.List); i++ {
 		if err := e.snapshot(p, i, i); err != nil {
-			return fmt.Errorf("export snapshot %s: %w", e.list[i].record.ID, err)
+			return fmt.Errorf("export snapshot %s: %w", e.chosen.List[i].record.ID, err)
 		}
 	}
 	return e.out.emit(&format.End{})
@@ -157,7 +101,7 @@ type comparison struct {
 // begin makes an archive the one that the next is compared with.
 func (c *comparison) begin(a *archive) (err error) {
 	c.prev = a
-	if c.runs, err = c.log.runs(c.e.out.ctx, a); err != nil {
+	if c.runs, err = c.log.runs(c.e.out.Context(), a); err != nil {
 		return err
 	}
 	c.links, err = newLinks(c.log, c.runs)
@@ -169,7 +113,7 @@ func (c *comparison) close() error { return c.links.close() }
 // plan finds the differences between the last archive and this one.
 func (c *comparison) plan(p *plan, a *archive) error {
 	old := *c
-	if c.e.whole() {
+	if c.e.opts.Whole() {
 		old.prev, old.runs = nil, nil
 	}
 	if err := c.begin(a); err != nil {
@@ -211,7 +155,7 @@ func (c *comparison) compare(old *comparison, p *plan, n *planned) error {
 		return err
 	}
 	w := &changes{
-		ctx: c.e.out.ctx, links: [2]*links{old.links, c.links}, drop: c.e.opts.Drop, losses: &n.losses,
+		ctx: c.e.out.Context(), links: [2]*links{old.links, c.links}, drop: c.e.opts.Drop, losses: &n.losses,
 		found: func(ch *change) error { return p.change(n, ch) },
 	}
 	w.parts[1] = c.prev.checkpoint
@@ -221,9 +165,9 @@ func (c *comparison) compare(old *comparison, p *plan, n *planned) error {
 
 // snapshot emits a snapshot, the ith of the list, that was planned as the nth.
 func (e *exporter) snapshot(p *plan, i, n int) error {
-	a, planned := e.list[i], &p.snapshots[n]
+	a, planned := e.chosen.List[i], &p.snapshots[n]
 	rec := a.record.Clone()
-	if prev := e.before(i); prev != nil {
+	if prev := e.chosen.Parent(i); prev != nil {
 		rec.Parent = prev.record.ID
 	}
 	rec.Estimate = &format.Estimate{Entries: planned.entries, Bytes: planned.bytes}
@@ -245,17 +189,6 @@ func (e *exporter) snapshot(p *plan, i, n int) error {
 	}
 	e.progress.Snapshots++
 	return e.out.emit(&format.Commit{Losses: planned.losses})
-}
-
-// before returns the archive that the ith is a difference to, or nil.
-func (e *exporter) before(i int) *archive {
-	switch {
-	case e.whole():
-		return nil
-	case i > 0:
-		return e.list[i-1]
-	}
-	return e.base
 }
 
 // change emits one difference.
@@ -300,11 +233,11 @@ func (e *exporter) file(p *plan, r *planReader, path string) (size uint64, err e
 		switch kind {
 		case planData:
 			w := want{path: path}
-			number := uint32(r.number())
+			number := r.number()
 			r.fill(w.id[:])
 			w.size, w.csize = uint32(r.number()), uint32(r.number())
 			if r.err == nil {
-				err = e.out.emitData(number, !p.again.has(int(number)), w)
+				err = e.out.emitData(!p.again.Has(int(number)), w)
 			}
 		case planRef:
 			number, size := uint32(r.number()), uint32(r.number())

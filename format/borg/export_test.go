@@ -15,6 +15,7 @@ import (
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/formattest"
+	"github.com/bk-backup/bk/format/internal/prefetch"
 	"github.com/bk-backup/bk/repo/store"
 )
 
@@ -127,30 +128,6 @@ func TestClosedEarly(t *testing.T) {
 	}
 }
 
-// records are those of an export in the same process.
-func records(t *testing.T, r *Repository, opts format.ExportOptions) (list []format.Record) {
-	t.Helper()
-	src, err := r.Export(context.Background(), opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
-	check := format.Checker{ListingOnly: opts.ListingOnly}
-	for {
-		rec, err := src.Next()
-		if err == io.EOF {
-			return list
-		}
-		if err == nil {
-			err = check.Check(rec, nil)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, rec)
-	}
-}
-
 func count[T format.Record](list []format.Record) (n int) {
 	for _, rec := range list {
 		if _, ok := rec.(T); ok {
@@ -164,29 +141,29 @@ func count[T format.Record](list []format.Record) (n int) {
 func TestOptions(t *testing.T) {
 	b := smallHistory(t, modeRepokeyBlake2, codecLZ4)
 	r := b.open()
-	all := records(t, r, format.ExportOptions{})
+	all := formattest.Records(t, r, format.ExportOptions{})
 	if count[*format.Data](all) != 4 || count[*format.Refs](all) != 2 || count[*format.Remove](all) != 1 {
 		t.Errorf("%d data, %d refs, %d removes", count[*format.Data](all), count[*format.Refs](all), count[*format.Remove](all))
 	}
-	listing := records(t, r, format.ExportOptions{ListingOnly: true})
+	listing := formattest.Records(t, r, format.ExportOptions{ListingOnly: true})
 	if count[*format.Data](listing)+count[*format.Refs](listing) != 0 || count[*format.Entry](listing) != count[*format.Entry](all) {
 		t.Errorf("a listing of %d records", len(listing))
 	}
-	held := records(t, r, format.ExportOptions{Held: true})
+	held := formattest.Records(t, r, format.ExportOptions{Held: true})
 	if count[*format.Data](held) != 0 || !slices.Contains(held[0].(*format.Header).Features, format.FeatureHeld) {
 		t.Errorf("%d data records of what is held", count[*format.Data](held))
 	}
 	has := format.SumID([]byte(strings.Repeat("beta ", 300)))
-	some := records(t, r, format.ExportOptions{HasChunk: func(id format.ID, size uint32) bool { return id == has && size == 1500 }})
+	some := formattest.Records(t, r, format.ExportOptions{HasChunk: func(id format.ID, size uint32) bool { return id == has && size == 1500 }})
 	if count[*format.Data](some) != 3 {
 		t.Errorf("%d data records, and one chunk is held", count[*format.Data](some))
 	}
-	for _, rec := range records(t, r, format.ExportOptions{Plain: true}) {
+	for _, rec := range formattest.Records(t, r, format.ExportOptions{Plain: true}) {
 		if d, ok := rec.(*format.Data); ok && d.Codec != format.CodecNone {
 			t.Errorf("codec %q", d.Codec)
 		}
 	}
-	based := records(t, r, format.ExportOptions{Base: all[1].(*format.Snapshot).ID, Snapshots: []format.ID{mustSnapshots(t, r)[1].ID}})
+	based := formattest.Records(t, r, format.ExportOptions{Base: all[1].(*format.Snapshot).ID, Snapshots: []format.ID{mustSnapshots(t, r)[1].ID}})
 	if count[*format.CopyRange](based) != 1 {
 		t.Errorf("%d copies in a difference to a base", count[*format.CopyRange](based))
 	}
@@ -333,7 +310,7 @@ func TestManyRefs(t *testing.T) {
 	b := newBuilder(t, modeNone)
 	one := b.file("a", "x", "y")
 	long := b.file("b")
-	for range 3*windowRefsMax/2 + 5 {
+	for range 3*prefetch.SizeMax/refCost/2 + 5 {
 		long.chunks = append(long.chunks, one.chunks...)
 	}
 	b.cut = func(rest int) int { return min(rest, 100_000) }
@@ -341,5 +318,19 @@ func TestManyRefs(t *testing.T) {
 	got := list(t, b.open())[0].Listing["b"]
 	if n := len(got.Pieces); n != len(long.chunks) || string(got.Pieces[n-1]) != "y" || string(got.Pieces[n-2]) != "x" {
 		t.Errorf("%d pieces", n)
+	}
+}
+
+// TestGreatObjects has an archive say that small chunks lie in large objects: of
+// the room for content in flight each needs more than half.
+func TestGreatObjects(t *testing.T) {
+	b := newBuilder(t, modeNone)
+	one := b.file("a", "x", "y", "z")
+	for i := range one.chunks {
+		one.chunks[i].csize = 31 << 20
+	}
+	b.archive("one", one)
+	if got := contentOf(list(t, b.open())[0].Listing, "a"); got != "xyz" {
+		t.Errorf("content %q", got)
 	}
 }

@@ -8,14 +8,11 @@ import (
 	"slices"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/prefetch"
 )
 
-const (
-	readSizeMax = 1 << 20  // bytes fetched from a segment at a time, where objects lie close together
-	readGapMax  = 32 << 10 // bytes that may lie unused between two objects of one fetch
-
-	objectGuess = 160 << 10 // bytes read of an object whose size is not known
-)
+// objectGuess is how much is read of an object whose size is not known.
+const objectGuess = 160 << 10
 
 // find says where an object lies. What borg's index does not have may be in the
 // log nevertheless.
@@ -177,33 +174,21 @@ func (r *Repository) fetch(ctx context.Context, list []want, fn func(w *want, ob
 		}
 	}
 	slices.SortFunc(list, func(a, b want) int { return cmp.Compare(a.at.number(), b.at.number()) })
-	for lo := 0; lo < len(list); {
-		hi := runEnd(list, lo)
-		if err := r.fetchRun(ctx, list[lo:hi], fn); err != nil {
+	for run := range prefetch.Runs(list, (*want).span) {
+		if err := r.fetchRun(ctx, run, fn); err != nil {
 			return err
 		}
-		lo = hi
 	}
 	return nil
 }
 
+// span is where an entry lies and most likely ends.
+func (w *want) span() (segment uint32, start, end int64) {
+	return w.at.segment, int64(w.at.offset), w.end()
+}
+
 // end is where an entry most likely ends.
 func (w *want) end() int64 { return int64(w.at.offset) + int64(putHeadSize) + int64(w.csize) }
-
-// runEnd returns the end of the chunks from lo on that one read serves.
-func runEnd(list []want, lo int) int {
-	first := &list[lo]
-	end := first.end()
-	hi := lo + 1
-	for ; hi < len(list); hi++ {
-		w := &list[hi]
-		if w.at.segment != first.at.segment || int64(w.at.offset) > end+readGapMax || w.end()-int64(first.at.offset) > readSizeMax {
-			break
-		}
-		end = max(end, w.end())
-	}
-	return hi
-}
 
 // fetchRun reads chunks that lie close together.
 func (r *Repository) fetchRun(ctx context.Context, run []want, fn func(*want, []byte) error) error {

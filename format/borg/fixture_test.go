@@ -104,41 +104,11 @@ func TestFixtures(t *testing.T) {
 			}
 			whole := formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{Full: true}), nil)
 			checkFixture(t, name, whole)
-			equalListings(t, "differences", whole, formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{}), nil))
+			formattest.EqualSnapshots(t, "differences", whole, formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{}), nil))
 			if name != "authenticated-lzma" && name != "repokey-blake2-zstd" { // small ones have to do for the rest
 				return
 			}
-			for mode, opts := range map[string]format.ExportOptions{
-				"flat":                     {Flat: true},
-				"plain":                    {Plain: true},
-				"copy":                     {Copy: true},
-				"based on the first":       {Base: snaps[0].ID, Snapshots: []format.ID{snaps[1].ID}},
-				"backwards":                {Snapshots: []format.ID{snaps[2].ID, snaps[1].ID, snaps[0].ID}},
-				"the last, a whole":        {Snapshots: []format.ID{snaps[len(snaps)-1].ID}},
-				"nothing wanted of links/": {Drop: func(path string, _ bool) (bool, bool) { return strings.HasSuffix(path, "/links"), true }},
-			} {
-				list := formattest.Receive(t, formattest.MustStream(t, r, opts), whole[0].Listing)
-				if opts.Drop == nil {
-					equalListings(t, mode, whole, list)
-					continue
-				}
-				for _, s := range list {
-					for p := range s.Listing {
-						if strings.Contains(p, "/links/") {
-							t.Errorf("%s: %q", mode, p)
-						}
-					}
-				}
-			}
+			formattest.EveryWay(t, r, whole)
 		})
-	}
-}
-
-// equalListings compares snapshots by their ids.
-func equalListings(t *testing.T, mode string, whole, list []*formattest.Received) {
-	t.Helper()
-	for _, s := range list {
-		i := slices.IndexFunc(whole, func(w *formattest.Received) bool { return w.Record.ID == s.Record.ID })
-		formattest.EqualListing(t, mode, whole[i].Listing, s.Listing)
 	}
 }

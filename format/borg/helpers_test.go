@@ -2,7 +2,6 @@ package borg
 
 import (
 	"context"
-	"errors"
 	"os"
 	"strings"
 	"sync"
@@ -82,20 +81,6 @@ func mustOpenFixture(t testing.TB, name string, opts Options) *Repository {
 		t.Fatal(err)
 	}
 	return r
-}
-
-// wantError fails unless err is one of kind and names all of words.
-func wantError(t testing.TB, err, kind error, words ...string) {
-	t.Helper()
-	if !errors.Is(err, kind) {
-		t.Errorf("error %v, want one that is %v", err, kind)
-		return
-	}
-	for _, w := range words {
-		if !strings.Contains(err.Error(), w) {
-			t.Errorf("error %q does not name %q", err, w)
-		}
-	}
 }
 
 func id(t testing.TB, text string) format.ID {

@@ -9,6 +9,7 @@ import (
 	"math"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/bitset"
 	"github.com/bk-backup/bk/format/internal/loss"
 	"github.com/bk-backup/bk/format/internal/spill"
 )
@@ -21,7 +22,7 @@ type plan struct {
 	log       *spill.Log
 	seen      *spill.Table // chunks, by borg's ids: number and size
 	count     uint32       // of chunks
-	again     bitset       // chunks that refs name
+	again     bitset.Set   // chunks that refs name
 	snapshots []planned
 	buf       []byte
 
@@ -136,7 +137,7 @@ func (p *plan) content(s *planned, c *change, eof *format.EOF) (list []chunkRef,
 		return nil, nil
 	}
 	list, whole, err := c.file.content(func(chunk chunkRef) (bool, error) {
-		_, err := p.e.r.find(p.e.out.ctx, chunk.id)
+		_, err := p.e.r.find(p.e.out.Context(), chunk.id)
 		if errors.Is(err, ErrMissing) {
 			return false, nil
 		}
@@ -184,7 +185,7 @@ func (p *plan) chunks(c *change, list []chunkRef) error {
 			run.Size = 0
 		}
 		if sent && !p.e.opts.Flat {
-			p.again.set(int(number))
+			p.again.Add(int(number))
 			p.piece(planRef, uint64(number), uint64(chunk.size))
 		} else {
 			if !sent {
@@ -233,7 +234,7 @@ func (p *plan) first(chunk *chunkRef) error {
 
 // inOld finds a chunk in the parent's version of the file, if that can be said.
 func (p *plan) inOld(c *change, chunk *chunkRef, sent bool) (offset uint64, ok bool) {
-	if c.old == nil || !p.e.copies() || sent && !p.e.opts.Copy {
+	if c.old == nil || !p.e.opts.Copies() || sent && !p.e.opts.Copy {
 		return 0, false
 	}
 	if p.old == nil {
@@ -301,16 +302,4 @@ func (r *planReader) fill(b []byte) []byte {
 		_, r.err = io.ReadFull(r.in, b)
 	}
 	return b
-}
-
-// bitset is a set of numbers from 0.
-type bitset []uint64
-
-func (s bitset) has(n int) bool { return n/64 < len(s) && s[n/64]>>(n%64)&1 != 0 }
-
-func (s *bitset) set(n int) {
-	for n/64 >= len(*s) {
-		*s = append(*s, 0)
-	}
-	(*s)[n/64] |= 1 << (n % 64)
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/formattest"
 )
 
 func TestParseFileSize(t *testing.T) {
@@ -60,7 +61,7 @@ func TestQuota(t *testing.T) {
 			break
 		}
 	}
-	wantError(t, err, ErrQuota, "20000")
+	formattest.WantError(t, err, ErrQuota, "20000")
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +73,7 @@ func TestQuota(t *testing.T) {
 	st := openPlace(t, place)
 	defer st.Close()
 	_, err = OpenSink(context.Background(), place, st, Options{Passphrase: testPassphrase}, SinkOptions{Holder: Holder{"test", 1}})
-	wantError(t, err, ErrQuota)
+	formattest.WantError(t, err, ErrQuota)
 	if len(files(t, place)) != len(kept) {
 		t.Error("something was written, or left behind")
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/chunker"
+	"github.com/bk-backup/bk/format/internal/snapshots"
 	"github.com/bk-backup/bk/format/internal/spill"
 )
 
@@ -65,21 +66,10 @@ func (s *Sink) writeArchive(record *format.Snapshot) error {
 	return nil
 }
 
-// Imported returns, for each snapshot, its own id and the one that it came under,
-// oldest first: for bk-import --list-imported.
+// Imported returns, for each snapshot, the ids that it goes by, its own first, and
+// the oldest snapshot first: for bk-import --list-imported.
 func (r *Repository) Imported(ctx context.Context) ([][]format.HeldID, error) {
-	list, damage, err := r.list(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if len(damage) > 0 {
-		return nil, fmt.Errorf("find out what %s holds: %w", r, damage[0])
-	}
-	out := make([][]format.HeldID, len(list))
-	for i, a := range list {
-		out[i] = a.heldAs()
-	}
-	return out, nil
+	return snapshots.Held(ctx, r, r.list, (*archive).heldAs)
 }
 
 // heldAs returns the ids that an archive's snapshot goes by.

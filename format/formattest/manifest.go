@@ -1,7 +1,6 @@
 package formattest
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"maps"
@@ -55,13 +54,11 @@ func Describe(l Listing, top string) map[string]Fields {
 			"uid": fmt.Sprint(e.UID), "gid": fmt.Sprint(e.GID), "mtime": nanoseconds(e.Mtime),
 		}
 		if e.Type == format.TypeFile {
-			h := sha256.New()
-			size := 0
-			for _, piece := range l[p].Pieces {
-				h.Write(piece)
-				size += len(piece)
+			sum := l[p].Sum()
+			f["size"], f["sha256"] = fmt.Sprint(l[p].Size()), hex.EncodeToString(sum[:])
+			if len(l[p].Holes) > 0 {
+				f["data"] = runs(l[p].Data())
 			}
-			f["size"], f["sha256"] = fmt.Sprint(size), hex.EncodeToString(h.Sum(nil))
 		}
 		if e.Type == format.TypeSymlink {
 			f["link"] = escape(e.Target)
@@ -83,6 +80,18 @@ func Describe(l Listing, top string) map[string]Fields {
 		out[escape(below(p, top))] = f
 	}
 	return out
+}
+
+// runs says where a file has data.
+func runs(list []format.Extent) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	var words []string
+	for _, x := range list {
+		words = append(words, fmt.Sprintf("%d+%d", x.Offset, x.Size))
+	}
+	return strings.Join(words, ",")
 }
 
 // below is the path below top, "." for top itself.
@@ -111,7 +120,7 @@ func escape(s string) string {
 }
 
 // Differences compares a listing with a manifest, but for some fields: "data" is
-// where a file has holes.
+// where a file has holes, "x" are all attributes.
 func Differences(want, got map[string]Fields, ignored ...string) []string {
 	var out []string
 	for _, p := range slices.Sorted(maps.Keys(merge(want, got))) {
@@ -123,8 +132,17 @@ func Differences(want, got map[string]Fields, ignored ...string) []string {
 			out = append(out, "extra "+p)
 		default:
 			for _, k := range slices.Sorted(maps.Keys(merge(w, g))) {
-				if w[k] != g[k] && !slices.Contains(ignored, k) {
+				space, _, _ := strings.Cut(k, ":")
+				if slices.Contains(ignored, space) {
+					continue
+				}
+				_, inW := w[k]
+				_, inG := g[k]
+				switch {
+				case w[k] != g[k]:
 					out = append(out, fmt.Sprintf("%s %s: %q, not %q", p, k, g[k], w[k]))
+				case inW != inG: // it is empty
+					out = append(out, fmt.Sprintf("%s %s: there %v, not %v", p, k, inG, inW))
 				}
 			}
 		}

@@ -1,75 +1,42 @@
-// Package formattest has what tests of systems have in common: a receiver that
-// applies a stream with all checks and keeps the listings, and manifests, which
-// say what a tree held that a real program backed up. Start at Receive and
-// ParseManifest. Only tests import it.
 package formattest
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"slices"
-	"strings"
 	"testing"
-
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/bk-backup/bk/format"
 )
 
-// Unpack returns the files of a compressed tar archive.
-func Unpack(t testing.TB, name string) map[string][]byte {
-	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := zstd.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer z.Close()
-	files := make(map[string][]byte)
-	for r := tar.NewReader(z); ; {
-		h, err := r.Next()
-		if err == io.EOF {
-			return files
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
-		b, err := io.ReadAll(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files[strings.TrimPrefix(h.Name, "./")] = b
-	}
-}
-
-// Object is what a listing has at a path.
-type Object struct {
-	Entry  *format.Entry
-	Pieces [][]byte // of a file: its content
-	Err    string   // of its eof
-}
-
-// Listing is a snapshot as a receiver has it.
-type Listing map[string]*Object
-
 // Received is a snapshot with its listing.
 type Received struct {
 	Record  *format.Snapshot
-	Commit  *format.Commit
+	Commit  *format.Commit // nil: it did not come
 	Listing Listing
+	Changes []string // paths of entries, and those of removals behind a minus
+	Data    int      // data records
+}
+
+// Receiver is a sink that applies a stream with the checks that a sink makes, and
+// keeps everything.
+type Receiver struct {
+	Snapshots []*Received
+	Chunks    map[format.ID][]byte // what came as data
+
+	checker     format.Checker
+	base        Listing // what the receiver holds of the first snapshot's parent
+	parent      Listing
+	file        *Object
+	once, again map[format.ID]bool
+	flat        bool
+}
+
+func newReceiver(base Listing) *Receiver {
+	return &Receiver{base: base, Chunks: make(map[format.ID][]byte), once: make(map[format.ID]bool), again: make(map[format.ID]bool)}
 }
 
 // Receive reads a stream and applies it, with all the checks that there are; base
@@ -77,136 +44,148 @@ type Received struct {
 // comes again.
 func Receive(t testing.TB, b []byte, base Listing) []*Received {
 	t.Helper()
-	x := &receiver{TB: t, chunks: make(map[format.ID][]byte), base: base, once: make(map[format.ID]bool), again: make(map[format.ID]bool)}
+	x := newReceiver(base)
 	r := format.NewReader(bytes.NewReader(b), format.ReaderOptions{})
 	if err := format.Copy(context.Background(), x, r, &format.Verifier{}); err != nil {
 		t.Fatal(err)
 	}
-	if !x.flat {
-		for id, once := range x.once {
-			if once == x.again[id] {
-				t.Errorf("chunk %s: once %v, and it came again %v", id, once, x.again[id])
-			}
+	for id, once := range x.once {
+		if once == x.again[id] && !x.flat {
+			t.Errorf("chunk %s: once %v, and it came again %v", id, once, x.again[id])
 		}
 	}
-	return x.list
+	return x.Snapshots
 }
 
-// receiver is a sink that keeps everything.
-type receiver struct {
-	testing.TB
-	chunks      map[format.ID][]byte
-	once, again map[format.ID]bool
-	flat        bool
-	base        Listing
-	parent      Listing
-	cur         *Received
-	file        *Object
-	list        []*Received
+// Collect applies what a source hands out, which is closed then. What came before
+// an error is returned, too.
+func Collect(src format.SourceCloser, listingOnly bool) (*Receiver, error) {
+	x := newReceiver(nil)
+	x.checker.ListingOnly = listingOnly
+	err := format.Copy(context.Background(), x, src)
+	return x, errors.Join(err, src.Close())
+}
+
+// Listing returns that of the last snapshot.
+func (x *Receiver) Listing() Listing {
+	if len(x.Snapshots) == 0 {
+		return nil
+	}
+	return x.last().Listing
+}
+
+func (x *Receiver) last() *Received { return x.Snapshots[len(x.Snapshots)-1] }
+
+// Commits returns how many snapshots are complete.
+func (x *Receiver) Commits() (n int) {
+	for _, s := range x.Snapshots {
+		if s.Commit != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Losses returns how often each kind was counted.
+func (x *Receiver) Losses() map[string]uint64 {
+	out := make(map[string]uint64)
+	for _, s := range x.Snapshots {
+		if s.Commit == nil {
+			continue
+		}
+		for _, l := range s.Commit.Losses {
+			out[l.Kind] += l.Count
+		}
+	}
+	return out
 }
 
 // Write implements format.Sink.
-func (x *receiver) Write(rec format.Record) error {
+func (x *Receiver) Write(rec format.Record) error {
+	if err := x.checker.Check(rec, nil); err != nil {
+		return err
+	}
 	switch rec := rec.(type) {
 	case *format.Header:
-		for _, f := range rec.Features {
-			x.flat = x.flat || f == format.FeatureFlat
-		}
+		x.flat = slices.Contains(rec.Features, format.FeatureFlat)
 	case *format.Snapshot:
-		x.cur = &Received{Record: rec.Clone(), Listing: Listing{}}
-		if !rec.Parent.IsZero() {
-			x.parent = x.base
-			if len(x.list) > 0 {
-				x.parent = x.list[len(x.list)-1].Listing
-			}
-			for path, o := range x.parent {
-				x.cur.Listing[path] = o
-			}
-		}
-		x.list = append(x.list, x.cur)
+		return x.snapshot(rec)
 	case *format.Entry:
-		if rec.Type != format.TypeDir {
-			x.remove(rec.Path)
-		}
-		x.file = &Object{Entry: rec.Clone()}
-		x.cur.Listing[rec.Path] = x.file
+		return x.entry(rec)
+	case *format.Remove:
+		x.last().Listing.remove(rec.Path)
+		x.last().Changes = append(x.last().Changes, "-"+rec.Path)
 	case *format.Data:
 		plain, err := format.DecodePayload(nil, rec)
 		if err != nil {
 			return err
 		}
-		x.chunks[rec.ID], x.once[rec.ID] = plain, rec.Once
-		x.file.Pieces = append(x.file.Pieces, plain)
+		if format.SumID(plain) != rec.ID {
+			return fmt.Errorf("chunk %s has another id", rec.ID)
+		}
+		x.Chunks[rec.ID], x.once[rec.ID] = plain, rec.Once
+		x.last().Data++
+		x.chunk(rec.ID, plain)
 	case *format.Refs:
 		for _, c := range rec.Chunks {
 			x.again[c.ID] = true
-			if plain := x.chunks[c.ID]; len(plain) == 0 || uint32(len(plain)) != c.Size {
+			plain := x.Chunks[c.ID]
+			if len(plain) == 0 || uint32(len(plain)) != c.Size {
 				return fmt.Errorf("refs name chunk %s of %d bytes, which came with %d", c.ID, c.Size, len(plain))
 			}
-			x.file.Pieces = append(x.file.Pieces, x.chunks[c.ID])
+			x.chunk(c.ID, plain)
 		}
 	case *format.CopyRange:
-		b := bytes.Join(x.parent[x.file.Entry.Path].Pieces, nil)
+		from := x.file.Entry.Path
+		if rec.HasFrom {
+			from = rec.From
+		}
+		b := x.parent[from].Content()
 		x.file.Pieces = append(x.file.Pieces, b[rec.Offset:rec.Offset+rec.Size])
+	case *format.Hole:
+		x.file.addHole(rec.Size)
 	case *format.EOF:
 		x.file.Err = rec.Error
-	case *format.Remove:
-		x.remove(rec.Path)
 	case *format.Commit:
-		x.cur.Commit = rec.Clone()
+		x.last().Commit = rec.Clone()
 	}
 	return nil
 }
 
-// remove takes a path and what is below it out of the listing.
-func (x *receiver) remove(path string) {
-	for p := range x.cur.Listing {
-		if p == path || format.IsBelow(p, path) {
-			delete(x.cur.Listing, p)
+func (x *Receiver) snapshot(rec *format.Snapshot) error {
+	now := &Received{Record: rec.Clone(), Listing: Listing{}}
+	if !rec.Parent.IsZero() {
+		x.parent = x.base
+		if len(x.Snapshots) > 0 {
+			if before := x.last().Record.ID; rec.Parent != before {
+				return fmt.Errorf("the parent of snapshot %s is not %s, the one before", rec.ID, before)
+			}
+			x.parent = x.last().Listing
 		}
+		maps.Copy(now.Listing, x.parent)
 	}
+	x.Snapshots = append(x.Snapshots, now)
+	return nil
 }
 
-// EqualListing fails unless two listings are the same, in content and in what is
-// informative too.
-func EqualListing(t testing.TB, mode string, want, got Listing) {
-	t.Helper()
-	for _, p := range slices.Sorted(maps.Keys(merge(want, got))) {
-		w, g := want[p], got[p]
-		if w == nil || g == nil {
-			t.Errorf("%s: %q is there %v, should be %v", mode, p, g != nil, w != nil)
-			continue
-		}
-		if wantText, gotText := format.AppendText(nil, w.Entry), format.AppendText(nil, g.Entry); !bytes.Equal(wantText, gotText) {
-			t.Errorf("%s:\n%s\nshould be\n%s", mode, gotText, wantText)
-		}
-		if !sameContent(w.Pieces, g.Pieces) || w.Err != g.Err {
-			t.Errorf("%s: %q has other content", mode, p)
+func (x *Receiver) entry(rec *format.Entry) error {
+	now := x.last()
+	for p := rec.Path; p != ""; {
+		p = format.ParentPath(p)
+		if o := now.Listing[p]; o != nil && o.Entry.Type != format.TypeDir {
+			return fmt.Errorf("entry %q lies below %q, which is a %s", rec.Path, p, o.Entry.Type)
 		}
 	}
-}
-
-func sameContent(a, b [][]byte) bool {
-	return slices.EqualFunc(a, b, bytes.Equal) || bytes.Equal(slices.Concat(a...), slices.Concat(b...))
-}
-
-// Stream returns what an export writes.
-func Stream(sys format.System, opts format.ExportOptions) ([]byte, error) {
-	var out bytes.Buffer
-	src, err := sys.Export(context.Background(), opts)
-	if err != nil {
-		return nil, err
+	if rec.Type != format.TypeDir {
+		now.Listing.remove(rec.Path)
 	}
-	err = format.Copy(context.Background(), format.NewWriter(&out, format.WriterOptions{}), src)
-	return out.Bytes(), errors.Join(err, src.Close())
+	x.file = &Object{Entry: rec.Clone()}
+	now.Listing[rec.Path] = x.file
+	now.Changes = append(now.Changes, rec.Path)
+	return nil
 }
 
-// MustStream is Stream for what has to work.
-func MustStream(t testing.TB, sys format.System, opts format.ExportOptions) []byte {
-	t.Helper()
-	b, err := Stream(sys, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+func (x *Receiver) chunk(id format.ID, plain []byte) {
+	x.file.Pieces = append(x.file.Pieces, plain)
+	x.file.Chunks = append(x.file.Chunks, id)
 }

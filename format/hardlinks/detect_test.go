@@ -286,14 +286,14 @@ func TestRotationWhileReading(t *testing.T) {
 func TestAtAndHost(t *testing.T) {
 	root := set(t, map[string]int64{"2024-01-15/x/a": 0})
 	h := read(t, root, Options{At: "/home/u/", Host: "h"}, format.ExportOptions{})
-	if d := cmp.Diff([]string{"home/u", "home/u/x", "home/u/x/a"}, h.changes[0]); d != "" {
+	if d := cmp.Diff([]string{"home/u", "home/u/x", "home/u/x/a"}, h[0].Changes); d != "" {
 		t.Error(d)
 	}
-	if s := h.snaps[0]; s.Host != "h" || !slices.Equal(s.Roots, []string{"home/u"}) || s.Origin.System != "hardlinks" {
+	if s := h[0].Record; s.Host != "h" || !slices.Equal(s.Roots, []string{"home/u"}) || s.Origin.System != "hardlinks" {
 		t.Errorf("%+v", s)
 	}
 	dropped := read(t, root, Options{At: "home/u"}, format.ExportOptions{Drop: func(path string, isDir bool) (bool, bool) { return path == "home/u/x/a", false }})
-	if d := cmp.Diff([]string{"home/u", "home/u/x"}, dropped.changes[0]); d != "" {
+	if d := cmp.Diff([]string{"home/u", "home/u/x"}, dropped[0].Changes); d != "" {
 		t.Error(d)
 	}
 }

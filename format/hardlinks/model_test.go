@@ -15,10 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/formattest"
 )
 
 // rotation makes a history as cp -al and an editor would.
@@ -104,9 +104,9 @@ func (r *rotation) edit() {
 	}
 }
 
-// disk describes a snapshot as the kernel does, in the form of lines.
-func (r *rotation) disk(dir string) map[string]map[string]string {
-	out := map[string]map[string]string{}
+// disk describes a snapshot as the kernel does, in a manifest's terms.
+func (r *rotation) disk(dir string) map[string]formattest.Fields {
+	out := map[string]formattest.Fields{}
 	groups := map[uint64][]string{}
 	r.must(filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -117,7 +117,7 @@ func (r *rotation) disk(dir string) map[string]map[string]string {
 			return err
 		}
 		st := info.Sys().(*syscall.Stat_t)
-		f := map[string]string{"mode": fmt.Sprintf("%04o", st.Mode&0o7777), "uid": fmt.Sprint(st.Uid), "gid": fmt.Sprint(st.Gid),
+		f := formattest.Fields{"mode": fmt.Sprintf("%04o", st.Mode&0o7777), "uid": fmt.Sprint(st.Uid), "gid": fmt.Sprint(st.Gid),
 			"mtime": strconv.FormatInt(info.ModTime().UnixNano(), 10)}
 		switch {
 		case info.IsDir():
@@ -169,28 +169,22 @@ func TestRotations(t *testing.T) {
 				}
 			}
 			system := open(t, r.root, Options{Compress: seed%2 == 0})
-			h, err := export2(t, system, format.ExportOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i, listing := range h.listings {
+			list := mustExport(t, system, format.ExportOptions{})
+			for i, s := range list {
 				want := r.disk(filepath.Join(r.root, fmt.Sprintf("2024-03-%02d", i+1)))
-				if d := cmp.Diff(want, lines(listing, "")); d != "" {
-					t.Fatalf("snapshot %d (-disk +listing):\n%s", i, d)
+				if d := formattest.Differences(want, formattest.Describe(s.Listing, ""), "data"); len(d) > 0 {
+					t.Fatalf("snapshot %d: %q", i, d)
 				}
-				for path, o := range listing {
-					names := 1
-					for _, other := range listing {
-						if o.Hardlink != "" && other != o && other.Hardlink == o.Hardlink {
-							names++
-						}
-					}
-					if o.Type != format.TypeDir && o.Links != uint64(names) {
-						t.Errorf("snapshot %d: %s has %d links, not %d", i, path, o.Links, names)
+				checkGroups(t, s.Listing)
+				groups := s.Listing.Groups()
+				for path, o := range s.Listing {
+					names := max(1, len(groups[o.Entry.Hardlink]))
+					if o.Entry.Type != format.TypeDir && o.Entry.Links != uint64(names) {
+						t.Errorf("snapshot %d: %s has %d links, not %d", i, path, o.Entry.Links, names)
 					}
 				}
 			}
-			checkBase(t, system, h)
+			checkBase(t, system, list)
 		})
 	}
 }
@@ -217,19 +211,16 @@ func TestInodesAreReadOnce(t *testing.T) {
 	}
 	system := open(t, r.root, Options{})
 	before := bytesRead(t)
-	h, err := export2(t, system, format.ExportOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	list := mustExport(t, system, format.ExportOptions{})
 	if n := bytesRead(t) - before; n > len(data)*3/2 {
 		t.Errorf("%d bytes were read for %d", n, len(data))
 	}
-	for i := range h.listings {
-		if len(h.listings[i]) != 22 || i > 0 && (h.data[i] > 0 || len(h.changes[i]) < 42) {
-			t.Errorf("snapshot %d: %d entries, %d chunks, changes %v", i, len(h.listings[i]), h.data[i], h.changes[i])
+	for i, s := range list {
+		if len(s.Listing) != 22 || i > 0 && (s.Data > 0 || len(s.Changes) < 42) {
+			t.Errorf("snapshot %d: %d entries, %d chunks, changes %v", i, len(s.Listing), s.Data, s.Changes)
 		}
 	}
-	if o := h.listings[3]["large3"]; o == nil || o.sum != sha256.Sum256(data) {
+	if o := list[3].Listing["large3"]; o == nil || o.Sum() != sha256.Sum256(data) {
 		t.Error("the large file is another in the last snapshot")
 	}
 }

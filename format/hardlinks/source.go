@@ -35,7 +35,7 @@ func (s *System) Export(ctx context.Context, opts format.ExportOptions) (format.
 		}
 		src.trees = append(src.trees, t)
 	}
-	if !opts.Base.IsZero() && !src.whole() {
+	if !opts.Base.IsZero() && !opts.Whole() {
 		t, err := s.lookup(opts.Base)
 		if err != nil {
 			return nil, fmt.Errorf("export a difference: %w", err)
@@ -89,9 +89,6 @@ func (s *source) Close() error {
 	s.stop()
 	return s.inodes.Close()
 }
-
-// whole reports whether snapshots are sent without parents.
-func (s *source) whole() bool { return s.opts.Flat || s.opts.Full }
 
 func (s *source) compress() bool { return s.system.opts.Compress && !s.opts.Plain }
 
@@ -170,7 +167,7 @@ func (s *source) snapshot(prev, t *tree, before, now *disk.Survey) error {
 		return s.system.opts.NewSplitter, s.system.opts.Chunker
 	}
 	o.OnError, o.OnProgress = s.system.opts.OnError, s.report(s.progress)
-	if prev != nil && !s.whole() {
+	if prev != nil && !s.opts.Whole() {
 		o.Snapshot.Parent, o.Previous = s.system.id(prev), before.Previous()
 	} else {
 		o.Snapshot.Estimate = &now.Estimate

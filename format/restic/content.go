@@ -4,15 +4,16 @@ import (
 	"fmt"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/bitset"
 )
 
 // content emits the content of files: data at the first use of a chunk, refs for
 // those that came before, copy for what the parent's version has.
 type content struct {
 	e     *exporter
-	dry   bool   // decide, count and emit nothing
-	sent  bitset // chunks that the stream has carried, by their numbers
-	again bitset // chunks that refs name; known after a dry run
+	dry   bool       // decide, count and emit nothing
+	sent  bitset.Set // chunks that the stream has carried, by their numbers
+	again bitset.Set // chunks that refs name; known after a dry run
 
 	// Of the file that is being sent.
 	refs []format.ChunkRef
@@ -38,7 +39,7 @@ func (w *content) send(c *change) (size uint64, err error) {
 // chunk emits one chunk.
 func (w *content) chunk(c *change, id *format.ID) (size uint32, err error) {
 	e := w.e
-	n, at, err := e.r.find(e.out.ctx, dataBlob, *id)
+	n, at, err := e.r.find(e.out.Context(), dataBlob, *id)
 	if err != nil {
 		return 0, err
 	}
@@ -53,7 +54,7 @@ func (w *content) chunk(c *change, id *format.ID) (size uint32, err error) {
 	}
 	d := &format.Data{ID: *id, Size: size, Once: true}
 	if !e.opts.Flat {
-		sent := w.sent.has(n)
+		sent := w.sent.Has(n)
 		if !sent || e.opts.Copy {
 			if offset, ok, err := w.inOld(c, id); err != nil {
 				return 0, err
@@ -62,13 +63,13 @@ func (w *content) chunk(c *change, id *format.ID) (size uint32, err error) {
 			}
 		}
 		if sent && w.dry {
-			w.again.set(n)
+			w.again.Add(n)
 		}
-		w.sent.set(n)
+		w.sent.Add(n)
 		if sent || e.opts.HasChunk != nil && e.opts.HasChunk(*id, size) || e.opts.Arrived != nil && e.opts.Arrived(e.current, *id) {
 			return size, w.ref(id, size)
 		}
-		d.Once = !w.again.has(n)
+		d.Once = !w.again.Has(n)
 	}
 	if w.dry {
 		return size, nil
@@ -76,7 +77,7 @@ func (w *content) chunk(c *change, id *format.ID) (size uint32, err error) {
 	if err := w.flush(); err != nil {
 		return 0, err
 	}
-	return size, e.out.emitData(d, e.r.index.Load().place(dataBlob, n, at))
+	return size, e.emitData(d, e.r.index.Load().place(dataBlob, n, at))
 }
 
 // ref adds a chunk to the run of refs.
@@ -115,19 +116,19 @@ func (w *content) flush() error {
 	if w.copy != nil {
 		rec := w.copy
 		w.copy = nil
-		return w.e.out.emit(rec)
+		return w.e.out.Add(rec)
 	}
 	if len(w.refs) > 0 {
 		rec := &format.Refs{Chunks: w.refs}
 		w.refs = nil
-		return w.e.out.emit(rec)
+		return w.e.out.Add(rec)
 	}
 	return nil
 }
 
 // inOld finds a chunk in the parent's version of the file.
 func (w *content) inOld(c *change, id *format.ID) (offset uint64, ok bool, err error) {
-	if c.old == nil || !w.e.copies() {
+	if c.old == nil || !w.e.opts.Copies() {
 		return 0, false, nil
 	}
 	if w.old == nil {
@@ -135,7 +136,7 @@ func (w *content) inOld(c *change, id *format.ID) (offset uint64, ok bool, err e
 		at := uint64(0)
 		for i := range c.old.content {
 			id := &c.old.content[i]
-			_, b, err := w.e.r.find(w.e.out.ctx, dataBlob, *id)
+			_, b, err := w.e.r.find(w.e.out.Context(), dataBlob, *id)
 			if err != nil {
 				return 0, false, fmt.Errorf("the version of the snapshot before: %w", err)
 			}
@@ -148,17 +149,3 @@ func (w *content) inOld(c *change, id *format.ID) (offset uint64, ok bool, err e
 	offset, ok = w.old[*id]
 	return offset, ok, nil
 }
-
-// bitset is a set of numbers from 0.
-type bitset []uint64
-
-func (s bitset) has(n int) bool { return n/64 < len(s) && s[n/64]>>(n%64)&1 != 0 }
-
-func (s *bitset) set(n int) {
-	for n/64 >= len(*s) {
-		*s = append(*s, 0)
-	}
-	(*s)[n/64] |= 1 << (n % 64)
-}
-
-func (s bitset) clear() { clear(s) }

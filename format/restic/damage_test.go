@@ -75,7 +75,7 @@ func TestFlippedBits(t *testing.T) {
 				t.Errorf("%s, byte %d: other bytes and no error", name, at)
 			case err != nil:
 				failed++
-				wantError(t, err, ErrDamaged, idOf(name))
+				formattest.WantError(t, err, ErrDamaged, idOf(name))
 			case strings.HasPrefix(name, "snapshots/"):
 				t.Errorf("%s, byte %d: it went unnoticed", name, at)
 			}
@@ -125,7 +125,7 @@ func TestMissingPack(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := formattest.Stream(b.on(bad), format.ExportOptions{})
-		wantError(t, err, store.ErrNotFound, idOf(name), "blob")
+		formattest.WantError(t, err, store.ErrNotFound, idOf(name), "blob")
 	}
 }
 
@@ -150,7 +150,7 @@ func TestMissingIndex(t *testing.T) {
 			}
 		}
 		_, err := formattest.Stream(openFixture(t, fixture, bad), format.ExportOptions{})
-		wantError(t, err, ErrMissing, "tree blob")
+		formattest.WantError(t, err, ErrMissing, "tree blob")
 	}
 }
 
@@ -219,7 +219,7 @@ func TestWrongTree(t *testing.T) {
 		}
 	}
 	_, err := formattest.Stream(b.open(), format.ExportOptions{})
-	wantError(t, err, ErrDamaged, two.String(), one.String())
+	formattest.WantError(t, err, ErrDamaged, two.String(), one.String())
 }
 
 // TestLargeBlobs are refused before they are read.

@@ -6,6 +6,8 @@ import (
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/internal/loss"
+	"github.com/bk-backup/bk/format/internal/prefetch"
+	"github.com/bk-backup/bk/format/internal/snapshots"
 )
 
 // Export implements format.System: it returns a source of snapshots.
@@ -21,87 +23,36 @@ import (
 // restic never makes. Losses are those of the records that are sent: what did
 // not change since the parent is not counted again.
 func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (format.SourceCloser, error) {
-	e := &exporter{r: r, opts: opts}
-	if err := e.choose(ctx); err != nil {
+	chosen, err := snapshots.Choose(ctx, &opts, r.list, r.snapshot)
+	if err != nil {
 		return nil, err
 	}
+	e := &exporter{r: r, opts: opts, chosen: chosen}
 	if _, err := r.loadedIndex(ctx); err != nil {
 		return nil, err
 	}
-	e.out = newWindows(ctx, r.workers, e.fill)
-	go e.out.run(e.produce)
+	e.out = prefetch.New(ctx, prefetch.Options[format.Record, want]{
+		Fill: e.fill, Record: func(rec *format.Record) (format.Record, error) { return *rec, nil },
+		WindowsMax: r.workers, WeightMax: inFlightMax,
+	})
+	go e.out.Run(e.produce)
 	return e.out, nil
 }
+
+// inFlightMax is how many bytes of payloads were asked for and are not yet consumed.
+const inFlightMax = 32 << 20
 
 // exporter makes the records of an export.
 type exporter struct {
 	r         *Repository
 	opts      format.ExportOptions
-	list      []*snapshot
-	base      *snapshot
+	chosen    *snapshots.Chosen[snapshot]
 	current   format.ID // of the list: the snapshot that is being sent
-	out       *windows
+	out       *prefetch.Source[format.Record, want]
 	content   *content
 	progress  format.Progress
 	estimates []format.Estimate // of the list, from the first walk
 	losses    loss.Counts       // of the snapshot that is being sent
-}
-
-// choose looks up the snapshots that are asked for.
-func (e *exporter) choose(ctx context.Context) error {
-	var err error
-	if len(e.opts.Snapshots) == 0 {
-		list, damage, err := e.r.list(ctx)
-		if err != nil {
-			return err
-		}
-		if len(damage) > 0 {
-			return fmt.Errorf("export all snapshots: %w", damage[0])
-		}
-		e.list = list
-	}
-	for _, id := range e.opts.Snapshots {
-		s, err := e.r.snapshot(ctx, id)
-		if err != nil {
-			return fmt.Errorf("export snapshot %s: %w", id, err)
-		}
-		e.list = append(e.list, s)
-	}
-	if !e.opts.Base.IsZero() {
-		if e.base, err = e.r.snapshot(ctx, e.opts.Base); err != nil {
-			return fmt.Errorf("export a difference to snapshot %s: %w", e.opts.Base, err)
-		}
-	}
-	return nil
-}
-
-// whole reports whether snapshots are sent without parents.
-func (e *exporter) whole() bool { return e.opts.Flat || e.opts.Full }
-
-// copies reports whether content that the parent's version of a file has is
-// named by copy: where a base makes it necessary, or where it was asked for.
-func (e *exporter) copies() bool {
-	return (e.base != nil || e.opts.Copy) && !e.opts.NoCopy && !e.whole() && !e.opts.Held
-}
-
-// features are what a reader of this stream must know, in order.
-func (e *exporter) features() []format.Feature {
-	var f []format.Feature
-	for _, x := range []struct {
-		used bool
-		name format.Feature
-	}{
-		{e.base != nil && !e.whole(), format.FeatureBase},
-		{e.copies(), format.FeatureCopy},
-		{e.opts.Flat, format.FeatureFlat},
-		{e.opts.Held || (e.opts.HasChunk != nil || e.opts.Arrived != nil) && !e.opts.Flat, format.FeatureHeld},
-		{!e.opts.Plain, format.FeatureZstd},
-	} {
-		if x.used {
-			f = append(f, x.name)
-		}
-	}
-	return f
 }
 
 // produce emits the whole stream.
@@ -112,29 +63,26 @@ func (e *exporter) produce() error {
 			return err
 		}
 	}
-	h := &format.Header{Version: format.Version, Producer: e.opts.Producer, Features: e.features()}
-	if err := e.out.emit(h); err != nil {
+	h := &format.Header{Version: format.Version, Producer: e.opts.Producer, Features: e.opts.Features()}
+	if err := e.out.Add(h); err != nil {
 		return err
 	}
-	prev := e.base
-	for i, s := range e.list {
-		if err := e.snapshot(i, prev, s); err != nil {
+	for i, s := range e.chosen.List {
+		if err := e.snapshot(i, s); err != nil {
 			return fmt.Errorf("export snapshot %s: %w", s.record.ID, err)
 		}
-		prev = s
 	}
-	return e.out.emit(&format.End{})
+	return e.out.Add(&format.End{})
 }
 
 // rehearse decides on everything that will be sent, to learn which chunks come
 // more than once.
 func (e *exporter) rehearse() error {
 	e.content.dry = true
-	e.estimates = make([]format.Estimate, len(e.list))
-	prev := e.base
-	for i, s := range e.list {
+	e.estimates = make([]format.Estimate, len(e.chosen.List))
+	for i, s := range e.chosen.List {
 		n := &e.estimates[i]
-		err := e.changes(prev, s, func(string, string) {}, func(c *change) error {
+		err := e.changes(e.chosen.Parent(i), s, func(string, string) {}, func(c *change) error {
 			if c.entry == nil {
 				return nil
 			}
@@ -151,39 +99,39 @@ func (e *exporter) rehearse() error {
 		}
 		e.progress.EntriesTotal += n.Entries
 		e.progress.BytesTotal += n.Bytes
-		prev = s
 	}
 	e.content.dry = false
-	e.content.sent.clear()
+	e.content.sent.Clear()
 	return nil
 }
 
 // changes calls found with what makes cur's listing of prev's, or of nothing.
 func (e *exporter) changes(prev, cur *snapshot, lost func(kind, path string), found func(*change) error) error {
-	w := &walk{trees: newTreeLoader(e.out.ctx, e.r), drop: e.opts.Drop, found: found, lost: lost}
+	w := &walk{trees: newTreeLoader(e.out.Context(), e.r), drop: e.opts.Drop, found: found, lost: lost}
 	defer w.trees.close()
 	var from *format.ID
-	if prev != nil && !e.whole() {
+	if prev != nil {
 		from = &prev.tree
 	}
 	err := w.dir("", from, &cur.tree)
-	if err != nil && e.out.ctx.Err() != nil {
-		return context.Cause(e.out.ctx)
+	if err != nil && e.out.Context().Err() != nil {
+		return context.Cause(e.out.Context())
 	}
 	return err
 }
 
 // snapshot emits a snapshot.
-func (e *exporter) snapshot(i int, prev, cur *snapshot) error {
+func (e *exporter) snapshot(i int, cur *snapshot) error {
+	prev := e.chosen.Parent(i)
 	e.current = cur.record.ID
 	rec := cur.record.Clone()
-	if prev != nil && !e.whole() {
+	if prev != nil {
 		rec.Parent = prev.record.ID
 	}
 	if e.estimates != nil {
 		rec.Estimate = &e.estimates[i]
 	}
-	if err := e.out.emit(rec); err != nil {
+	if err := e.out.Add(rec); err != nil {
 		return err
 	}
 	e.losses = cur.losses.Clone()
@@ -191,15 +139,15 @@ func (e *exporter) snapshot(i int, prev, cur *snapshot) error {
 		return err
 	}
 	e.progress.Snapshots++
-	return e.out.emit(&format.Commit{Losses: e.losses})
+	return e.out.Add(&format.Commit{Losses: e.losses})
 }
 
 // change emits one difference.
 func (e *exporter) change(c *change) error {
 	if c.entry == nil {
-		return e.out.emit(&format.Remove{Path: c.path})
+		return e.out.Add(&format.Remove{Path: c.path})
 	}
-	if err := e.out.emit(c.entry); err != nil {
+	if err := e.out.Add(c.entry); err != nil {
 		return err
 	}
 	e.progress.Entries++
@@ -230,12 +178,22 @@ func (e *exporter) file(c *change) error {
 		e.losses.Add(format.LossDamaged, c.path)
 	}
 	e.progress.Bytes += eof.Size
-	return e.out.emit(eof)
+	return e.out.Add(eof)
+}
+
+// emitData appends a data record whose payload is fetched later.
+func (e *exporter) emitData(d *format.Data, at place) error {
+	size := int64(at.stored)
+	number, err := e.out.Room(size, size)
+	if err != nil {
+		return err
+	}
+	return e.out.Add(d, want{at, number})
 }
 
 // fill fetches the payloads of a window.
-func (e *exporter) fill(win *window) error {
-	return e.r.fetch(e.out.ctx, dataBlob, win.wants, func(w *want, opened []byte) error {
-		return loadChunk(w, opened, win.data[w.number], e.opts.Plain)
+func (e *exporter) fill(ctx context.Context, records []format.Record, wants []want) error {
+	return e.r.fetch(ctx, dataBlob, wants, func(w *want, opened []byte) error {
+		return loadChunk(w, opened, records[w.number].(*format.Data), e.opts.Plain)
 	})
 }

@@ -8,11 +8,7 @@ import (
 	"slices"
 
 	"github.com/bk-backup/bk/format"
-)
-
-const (
-	readSizeMax = 1 << 20  // bytes fetched from a pack at a time, where blobs lie close together
-	readGapMax  = 32 << 10 // bytes that may lie unused between two blobs of one fetch
+	"github.com/bk-backup/bk/format/internal/prefetch"
 )
 
 // want is a blob to be fetched, and what it is to its receiver.
@@ -29,30 +25,17 @@ func (r *Repository) fetch(ctx context.Context, k kind, list []want, fn func(w *
 	slices.SortFunc(list, func(a, b want) int {
 		return cmp.Or(bytes.Compare(a.name[:], b.name[:]), cmp.Compare(a.offset, b.offset))
 	})
-	for lo := 0; lo < len(list); {
-		hi := runEnd(list, lo)
-		if err := r.fetchRun(ctx, k, list[lo:hi], fn); err != nil {
+	for run := range prefetch.Runs(list, (*want).span) {
+		if err := r.fetchRun(ctx, k, run, fn); err != nil {
 			return err
 		}
-		lo = hi
 	}
 	return nil
 }
 
-// runEnd returns the end of the blobs from lo on that one read serves.
-func runEnd(list []want, lo int) int {
-	first := &list[lo]
-	end := int64(first.offset) + int64(first.stored)
-	hi := lo + 1
-	for ; hi < len(list); hi++ {
-		w := &list[hi]
-		last := int64(w.offset) + int64(w.stored)
-		if w.name != first.name || int64(w.offset) > end+readGapMax || last-int64(first.offset) > readSizeMax {
-			break
-		}
-		end = max(end, last)
-	}
-	return hi
+// span is where a blob lies.
+func (w *want) span() (pack format.ID, start, end int64) {
+	return w.name, int64(w.offset), int64(w.offset) + int64(w.stored)
 }
 
 // fetchRun reads blobs that lie close together in one pack.

@@ -81,42 +81,12 @@ func TestFixtures(t *testing.T) {
 			}
 			whole := formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{Full: true}), nil)
 			checkFixture(t, name, whole)
-			equalListings(t, "differences", whole, formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{}), nil))
+			formattest.EqualSnapshots(t, "differences", whole, formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{}), nil))
 			if name != "v2-pruned" { // the smallest one has to do for the rest
 				return
 			}
-			for mode, opts := range map[string]format.ExportOptions{
-				"flat":                     {Flat: true},
-				"plain":                    {Plain: true},
-				"copy":                     {Copy: true},
-				"based on the first":       {Base: snaps[0].ID, Snapshots: []format.ID{snaps[1].ID}},
-				"backwards":                {Snapshots: []format.ID{snaps[1].ID, snaps[0].ID}},
-				"the last, a whole":        {Snapshots: []format.ID{snaps[len(snaps)-1].ID}},
-				"nothing wanted of links/": {Drop: func(path string, _ bool) (bool, bool) { return strings.HasSuffix(path, "/links"), true }},
-			} {
-				list := formattest.Receive(t, formattest.MustStream(t, r, opts), whole[0].Listing)
-				if opts.Drop == nil {
-					equalListings(t, mode, whole, list)
-					continue
-				}
-				for _, s := range list {
-					for p := range s.Listing {
-						if strings.Contains(p, "/links/") {
-							t.Errorf("%s: %q", mode, p)
-						}
-					}
-				}
-			}
+			formattest.EveryWay(t, r, whole)
 		})
-	}
-}
-
-// equalListings compares snapshots by their ids.
-func equalListings(t *testing.T, mode string, whole, list []*formattest.Received) {
-	t.Helper()
-	for _, s := range list {
-		i := slices.IndexFunc(whole, func(w *formattest.Received) bool { return w.Record.ID == s.Record.ID })
-		formattest.EqualListing(t, mode, whole[i].Listing, s.Listing)
 	}
 }
 
@@ -159,53 +129,28 @@ func TestFixtureSnapshots(t *testing.T) {
 // TestListingOnly sees the same entries as an export with content.
 func TestListingOnly(t *testing.T) {
 	r := openFixture(t, "v2", fixtureStore(t, "v2"))
-	src, err := r.Export(context.Background(), format.ExportOptions{ListingOnly: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
-	check := format.Checker{ListingOnly: true}
-	entries := 0
-	for {
-		rec, err := src.Next()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := check.Check(rec, nil); err != nil {
-			t.Fatal(err)
-		}
+	entries, want := 0, 0
+	for _, rec := range formattest.Records(t, r, format.ExportOptions{ListingOnly: true}) {
 		switch rec.(type) {
 		case *format.Data, *format.Refs, *format.CopyRange:
 			t.Fatalf("a %s record", rec.Kind())
 		case *format.Entry:
 			entries++
-		case *format.End:
-			want := 0
-			for _, s := range formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{}), nil) {
-				want += int(s.Commit.Entries)
-			}
-			if entries != want {
-				t.Errorf("%d entries, want %d", entries, want)
-			}
-			return
 		}
+	}
+	for _, s := range formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{}), nil) {
+		want += int(s.Commit.Entries)
+	}
+	if entries != want || want == 0 {
+		t.Errorf("%d entries, want %d", entries, want)
 	}
 }
 
 // TestHeld sends names of content alone.
 func TestHeld(t *testing.T) {
 	r := openFixture(t, "v2", fixtureStore(t, "v2"))
-	src, err := r.Export(context.Background(), format.ExportOptions{Held: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
 	refs := 0
-	for {
-		rec, err := src.Next()
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, rec := range formattest.Records(t, r, format.ExportOptions{Held: true}) {
 		switch rec := rec.(type) {
 		case *format.Header:
 			if !slices.Contains(rec.Features, format.FeatureHeld) {
@@ -215,11 +160,9 @@ func TestHeld(t *testing.T) {
 			t.Fatal("content was sent")
 		case *format.Refs:
 			refs += len(rec.Chunks)
-		case *format.End:
-			if refs < 1000 {
-				t.Errorf("%d refs", refs)
-			}
-			return
 		}
+	}
+	if refs < 1000 {
+		t.Errorf("%d refs", refs)
 	}
 }

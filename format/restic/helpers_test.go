@@ -2,7 +2,6 @@ package restic
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -57,18 +56,4 @@ func openFixture(t testing.TB, name string, st *mem.Store) *Repository {
 
 func passphrase(text string) Options {
 	return Options{Passphrase: func(context.Context) (string, error) { return text, nil }}
-}
-
-// wantError fails unless err is one of kind and names all of words.
-func wantError(t testing.TB, err, kind error, words ...string) {
-	t.Helper()
-	if !errors.Is(err, kind) {
-		t.Errorf("error %v, want one that is %v", err, kind)
-		return
-	}
-	for _, w := range words {
-		if !strings.Contains(err.Error(), w) {
-			t.Errorf("error %q does not name %q", err, w)
-		}
-	}
 }

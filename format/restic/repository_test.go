@@ -84,15 +84,15 @@ func TestOpen(t *testing.T) {
 		}
 	}
 	_, err := Open(ctx, b.st, passphrase("two"))
-	wantError(t, err, ErrWrongPassphrase)
+	formattest.WantError(t, err, ErrWrongPassphrase)
 	_, err = Open(ctx, mem.New(), Options{})
-	wantError(t, err, ErrNoRepository, "config")
+	formattest.WantError(t, err, ErrNoRepository, "config")
 	noKeys := newBuilder(t)
 	_, err = Open(ctx, noKeys.st, passphrase(""))
-	wantError(t, err, ErrNoRepository, "keys")
+	formattest.WantError(t, err, ErrNoRepository, "keys")
 	refused := errors.New("no terminal")
 	_, err = Open(ctx, b.st, Options{Passphrase: func(context.Context) (string, error) { return "", refused }})
-	wantError(t, err, refused)
+	formattest.WantError(t, err, refused)
 }
 
 // TestOpenHostileKeys has key files that ask for more than there is.
@@ -185,7 +185,7 @@ func TestSnapshotOrder(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	_, err = formattest.Stream(r, format.ExportOptions{})
-	wantError(t, err, ErrDamaged, bad.String())
+	formattest.WantError(t, err, ErrDamaged, bad.String())
 	if _, err := formattest.Stream(r, format.ExportOptions{Snapshots: want[:1]}); err != nil {
 		t.Error(err)
 	}

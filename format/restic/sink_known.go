@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/snapshots"
 )
 
 // A snapshot that came from elsewhere keeps the id that it had in the stream as
@@ -106,18 +107,7 @@ func (s *snapshot) heldAs() []format.HeldID {
 // Imported returns, for each snapshot, the ids that it goes by, its own first, and
 // the oldest snapshot first: for bk-import --list-imported.
 func (r *Repository) Imported(ctx context.Context) ([][]format.HeldID, error) {
-	list, damage, err := r.list(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if len(damage) > 0 {
-		return nil, fmt.Errorf("find out what %s holds: %w", r, damage[0])
-	}
-	out := make([][]format.HeldID, len(list))
-	for i, snap := range list {
-		out[i] = snap.heldAs()
-	}
-	return out, nil
+	return snapshots.Held(ctx, r, r.list, (*snapshot).heldAs)
 }
 
 // commit makes the snapshot visible, unless the repository holds it already.

@@ -3,9 +3,7 @@ package restic
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -15,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/formattest"
 	"github.com/bk-backup/bk/repo/store"
 	"github.com/bk-backup/bk/repo/store/mem"
 )
@@ -207,66 +206,29 @@ func sameObject(a, b *thing) bool {
 	return a.entry.Equal(&b.entry) && slices.Equal(a.content, b.content)
 }
 
-// found is an thing as it was read back.
-type found struct {
-	entry   *format.Entry
-	content [32]byte
-	size    uint64
-	chunks  []format.ID
-}
-
 // readBack returns all snapshots of a repository, oldest first, whole.
-func readBack(t testing.TB, st *mem.Store) (list []map[string]*found, records []*format.Snapshot) {
+func readBack(t testing.TB, st *mem.Store) []*formattest.Received {
 	t.Helper()
 	r, err := Open(t.Context(), st, Options{Passphrase: testSinkOptions().Passphrase})
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := r.Export(t.Context(), format.ExportOptions{Flat: true, Plain: true})
+	got, err := formattest.Export(r, format.ExportOptions{Flat: true, Plain: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer src.Close()
-	var cur map[string]*found
-	var last *found
-	sum := sha256.New()
-	for {
-		rec, err := src.Next()
-		if err == io.EOF {
-			return list, records
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		switch rec := rec.(type) {
-		case *format.Snapshot:
-			cur = map[string]*found{}
-			list, records = append(list, cur), append(records, rec.Clone())
-		case *format.Entry:
-			last = &found{entry: rec.Clone()}
-			cur[rec.Path] = last
-			sum.Reset()
-		case *format.Data:
-			if format.SumID(rec.Payload) != rec.ID {
-				t.Fatalf("%s: a chunk is not what its id says", last.entry.Path)
+	for _, s := range got.Snapshots {
+		for _, l := range s.Commit.Losses {
+			if l.Kind == format.LossDamaged {
+				t.Errorf("damaged: %q", l.Paths)
 			}
-			sum.Write(rec.Payload)
-			last.chunks = append(last.chunks, rec.ID)
-		case *format.Commit:
-			for _, l := range rec.Losses {
-				if l.Kind == format.LossDamaged {
-					t.Errorf("damaged: %q", l.Paths)
-				}
-			}
-		case *format.EOF:
-			sum.Sum(last.content[:0])
-			last.size = rec.Size
 		}
 	}
+	return got.Snapshots
 }
 
 // checkState compares a listing with what was read back.
-func checkState(t testing.TB, want state, got map[string]*found) {
+func checkState(t testing.TB, want state, got formattest.Listing) {
 	t.Helper()
 	for path, o := range want {
 		f := got[path]
@@ -279,11 +241,11 @@ func checkState(t testing.TB, want state, got map[string]*found) {
 		plain := o.bytes()
 		if e.Type == format.TypeFile {
 			e.Size, e.Has = uint64(len(plain)), e.Has|format.HasSize
-			if f.content != sha256.Sum256(plain) || f.size != e.Size {
-				t.Errorf("%q: other content, of %d bytes instead of %d", path, f.size, e.Size)
+			if !bytes.Equal(f.Content(), plain) {
+				t.Errorf("%q: other content, of %d bytes instead of %d", path, f.Size(), e.Size)
 			}
 		}
-		back := f.entry.Clone()
+		back := f.Entry.Clone()
 		if e.Hardlink != "" && back.Hardlink != "" {
 			back.Hardlink = e.Hardlink
 		}

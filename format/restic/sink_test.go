@@ -94,12 +94,12 @@ func TestSinkHistories(t *testing.T) {
 		if err := sink.Close(); err != nil {
 			rt.Fatal(err)
 		}
-		got, _ := readBack(t, st)
+		got := readBack(t, st)
 		if len(got) != len(states) {
 			rt.Fatalf("%d snapshots instead of %d", len(got), len(states))
 		}
 		for i := range states {
-			checkState(t, states[i], got[i])
+			checkState(t, states[i], got[i].Listing)
 		}
 		if t.Failed() {
 			rt.FailNow()
@@ -138,8 +138,7 @@ func dir() *thing { return plainObject(format.TypeDir) }
 func TestSinkKeepsRecord(t *testing.T) {
 	st := mem.New()
 	write(t, st, nil, state{"a": file(1)})
-	_, records := readBack(t, st)
-	rec := records[0]
+	rec := readBack(t, st)[0].Record
 	if rec.Comment != "a comment" || len(rec.Tags) != 2 || rec.Host != "host" || len(rec.Roots) != 1 {
 		t.Errorf("the record is %+v", rec)
 	}
@@ -174,8 +173,8 @@ func TestSinkGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, _ := readBack(t, st)
-	checkState(t, third, got[2])
+	got := readBack(t, st)
+	checkState(t, third, got[2].Listing)
 
 	sink = openSink(t, st, nil)
 	defer sink.Close()
@@ -209,7 +208,7 @@ func TestSinkCutsAsRestic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, _ := readBack(t, st)
+	got := readBack(t, st)
 	for i := range states {
 		for path, o := range states[i] {
 			var want []format.ID
@@ -218,7 +217,7 @@ func TestSinkCutsAsRestic(t *testing.T) {
 				n := splitter.Cut(rest, true)
 				want, rest = append(want, format.SumID(rest[:n])), rest[n:]
 			}
-			if d := cmp.Diff(want, got[i][path].chunks); d != "" {
+			if d := cmp.Diff(want, got[i].Listing[path].Chunks); d != "" {
 				t.Errorf("snapshot %d, %q: other cuts:\n%s", i, path, d)
 			}
 		}
@@ -245,8 +244,8 @@ func TestSinkHardLinks(t *testing.T) {
 	if len(sum.Losses) != 2 || sum.Losses[1].Kind != format.LossHardlink || sum.Losses[1].Count != 1 {
 		t.Errorf("losses are %v", sum.Losses)
 	}
-	got, _ := readBack(t, st)
-	group := func(i int, path string) string { return got[i][path].entry.Hardlink }
+	got := readBack(t, st)
+	group := func(i int, path string) string { return got[i].Listing[path].Entry.Hardlink }
 	if group(0, "a") != group(0, "b") || group(0, "a") == group(0, "c") {
 		t.Error("in the first snapshot a and b belong together, c is another one")
 	}
@@ -348,18 +347,18 @@ func TestSinkCrashes(t *testing.T) {
 		func(t *testing.T, s store.Store, _ int) {
 			st := s.(*mem.Store)
 			if _, err := st.Stat(t.Context(), "config"); err == nil {
-				got, _ := readBack(t, st)
+				got := readBack(t, st)
 				for i := range got {
-					checkState(t, states[i], got[i])
+					checkState(t, states[i], got[i].Listing)
 				}
 			}
 			write(t, st, nil, states...)
-			got, _ := readBack(t, st)
+			got := readBack(t, st)
 			if len(got) != len(states) {
 				t.Fatalf("%d snapshots instead of %d", len(got), len(states))
 			}
 			for i := range got {
-				checkState(t, states[i], got[i])
+				checkState(t, states[i], got[i].Listing)
 			}
 		})
 }

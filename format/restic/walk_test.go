@@ -122,11 +122,11 @@ func checkDifferences(t *testing.T, r *Repository, ids []format.ID, drop func(st
 			formattest.EqualListing(t, "dropped", s.Listing, whole[i].Listing)
 		}
 	}
-	equalListings(t, "differences", whole, formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{Drop: drop}), nil))
-	equalListings(t, "copies", whole, formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{Drop: drop, Copy: true}), nil))
+	formattest.EqualSnapshots(t, "differences", whole, formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{Drop: drop}), nil))
+	formattest.EqualSnapshots(t, "copies", whole, formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{Drop: drop, Copy: true}), nil))
 	if len(ids) > 1 {
 		opts := format.ExportOptions{Drop: drop, Base: ids[0], Snapshots: ids[1:]}
-		equalListings(t, "based", whole, formattest.Receive(t, formattest.MustStream(t, r, opts), whole[0].Listing))
+		formattest.EqualSnapshots(t, "based", whole, formattest.Receive(t, formattest.MustStream(t, r, opts), whole[0].Listing))
 	}
 }
 
@@ -154,7 +154,7 @@ func TestDifferenceIsSmall(t *testing.T) {
 		}
 	}
 	whole := formattest.Receive(t, formattest.MustStream(t, r, format.ExportOptions{Full: true}), nil)
-	equalListings(t, "differences", whole, got)
+	formattest.EqualSnapshots(t, "differences", whole, got)
 	var progress format.Progress
 	for _, opts := range []format.ExportOptions{{}, {Held: true}, {Flat: true}} {
 		opts.OnProgress = func(p format.Progress) { progress = p }

@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/formattest"
 )
 
 // builder makes archives by hand.
@@ -62,25 +63,19 @@ func (b *builder) end() []byte {
 func gnuMagic(h *block) { copy(h[257:], "ustar  \x00") }
 
 // tree prints a listing: type, path, content or target, group.
-func (l *listing) tree() []string {
+func tree(l formattest.Listing) []string {
 	var out []string
-	for path, o := range l.objects {
-		line := fmt.Sprintf("%s %q", o.Type, path)
-		switch o.Type {
+	groups := l.Groups()
+	for path, o := range l {
+		line := fmt.Sprintf("%s %q", o.Entry.Type, path)
+		switch o.Entry.Type {
 		case format.TypeFile:
-			line += fmt.Sprintf(" %q", o.content)
+			line += fmt.Sprintf(" %q", o.Content())
 		case format.TypeSymlink:
-			line += fmt.Sprintf(" -> %q", o.Target)
+			line += fmt.Sprintf(" -> %q", o.Entry.Target)
 		}
-		if o.Hardlink != "" {
-			var group []string
-			for other, p := range l.objects {
-				if p.Hardlink == o.Hardlink {
-					group = append(group, other)
-				}
-			}
-			slices.Sort(group)
-			line += " = " + strings.Join(group, " ")
+		if g := groups[o.Entry.Hardlink]; len(g) > 0 {
+			line += " = " + strings.Join(g, " ")
 		}
 		out = append(out, line)
 	}
@@ -159,10 +154,10 @@ func TestMembers(t *testing.T) {
 			test.build(b)
 			archive := b.end()
 			l := mustRead(t, archive)
-			if d := cmp.Diff(test.want, l.tree()); d != "" {
+			if d := cmp.Diff(test.want, tree(l.Listing())); d != "" {
 				t.Errorf("listing (-want +got):\n%s", d)
 			}
-			if got := l.losses(); len(got)+len(test.losses) > 0 {
+			if got := l.Losses(); len(got)+len(test.losses) > 0 {
 				if d := cmp.Diff(test.losses, got); d != "" {
 					t.Errorf("losses (-want +got):\n%s", d)
 				}
@@ -177,7 +172,7 @@ func TestMembers(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if d := cmp.Diff(l.tree(), again.tree()); d != "" {
+				if d := cmp.Diff(tree(l.Listing()), tree(again.Listing())); d != "" {
 					t.Errorf("with %+v:\n%s", export, d)
 				}
 			}
@@ -185,8 +180,8 @@ func TestMembers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for p, o := range l.objects {
-				if got := listed.objects[p]; got == nil || got.Type != o.Type || got.Size != o.size || got.Hardlink != o.Hardlink {
+			for p, o := range l.Listing() {
+				if got := listed.Listing()[p]; got == nil || got.Entry.Type != o.Entry.Type || got.Entry.Size != o.Size() || got.Entry.Hardlink != o.Entry.Hardlink {
 					t.Errorf("%q is listed as %+v, not %+v", p, got, o)
 				}
 			}
@@ -196,12 +191,12 @@ func TestMembers(t *testing.T) {
 
 func TestUnsortedIsSaid(t *testing.T) {
 	l := mustRead(t, new(builder).file("b", "1").file("a", "2").end())
-	s := l.snaps[0]
+	s := l.Snapshots[0].Record
 	if !s.Unsorted || !s.Unstable || s.ID.IsZero() || s.Time != nil || s.Origin == nil || s.Origin.System != "tar" {
 		t.Errorf("the snapshot of a stream is %+v", s)
 	}
-	if o := l.objects["a"]; o.Chunker != "gear:64KiB" || o.UID != 1000 || o.Mode != 0o644 || o.Mtime.Sec != 1_000_000_000 {
-		t.Errorf("the entry is %+v", o.Entry)
+	if o := l.Listing()["a"].Entry; o.Chunker != "gear:64KiB" || o.UID != 1000 || o.Mode != 0o644 || o.Mtime.Sec != 1_000_000_000 {
+		t.Errorf("the entry is %+v", *o)
 	}
 }
 
@@ -223,7 +218,7 @@ func TestIdentity(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return l.snaps[0]
+		return l.Snapshots[0].Record
 	}
 	a, b, c := snapshot(one), snapshot(same), snapshot(two)
 	if a.ID != b.ID || a.ID == c.ID || a.Unstable || a.Time == nil {
@@ -236,12 +231,12 @@ func TestIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(l.snaps) != 2 || l.snaps[0].Host != "h" || l.snaps[0].Time.Sec != 5 {
-		t.Errorf("a directory with two different archives has %+v", l.snaps)
+	if len(l.Snapshots) != 2 || l.Snapshots[0].Record.Host != "h" || l.Snapshots[0].Record.Time.Sec != 5 {
+		t.Errorf("a directory with two different archives has %+v", l.Snapshots)
 	}
 	l, err = readPlace(t, dir, Options{}, format.ExportOptions{Snapshots: []format.ID{c.ID}})
-	if err != nil || len(l.snaps) != 1 || l.snaps[0].ID != c.ID {
-		t.Errorf("choosing one gave %+v, %v", l.snaps, err)
+	if err != nil || len(l.Snapshots) != 1 || l.Snapshots[0].Record.ID != c.ID {
+		t.Errorf("choosing one gave %+v, %v", l.Snapshots, err)
 	}
 	if _, err := readPlace(t, dir, Options{}, format.ExportOptions{Snapshots: []format.ID{{1}}}); err == nil {
 		t.Error("a snapshot that is not there could be chosen")
@@ -266,8 +261,8 @@ func TestDrop(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []string{`file "also" "2"`, `file "keep" "1"`, `file "other" ` + secret + ` = other third`, `file "third" ` + secret + ` = other third`}
-		if d := cmp.Diff(want, l.tree()); d != "" || len(l.losses()) > 0 {
-			t.Errorf("flat %v: %s, losses %v", flat, d, l.losses())
+		if d := cmp.Diff(want, tree(l.Listing())); d != "" || len(l.Losses()) > 0 {
+			t.Errorf("flat %v: %s, losses %v", flat, d, l.Losses())
 		}
 	}
 	// From a stream the content has passed.
@@ -275,11 +270,11 @@ func TestDrop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{`file "also" "2"`, `file "keep" "1"`}, l.tree()); d != "" || l.losses()["unreadable"] != 2 {
-		t.Errorf("from a stream: %s, losses %v", d, l.losses())
+	if d := cmp.Diff([]string{`file "also" "2"`, `file "keep" "1"`}, tree(l.Listing())); d != "" || l.Losses()["unreadable"] != 2 {
+		t.Errorf("from a stream: %s, losses %v", d, l.Losses())
 	}
-	for id := range l.plain {
-		if len(l.plain[id]) > 100 {
+	for id := range l.Chunks {
+		if len(l.Chunks[id]) > 100 {
 			t.Error("dropped content was sent")
 		}
 	}
@@ -320,7 +315,7 @@ func TestDamage(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: error %v, not %q", name, err, test.want)
 		}
-		if l != nil && len(l.commits) > 0 {
+		if l != nil && l.Commits() > 0 {
 			t.Errorf("%s: a snapshot was committed", name)
 		}
 	}
@@ -336,7 +331,7 @@ func TestDamage(t *testing.T) {
 		if strings.HasSuffix(name, "no loss") {
 			want = map[string]uint64{}
 		}
-		if d := cmp.Diff(want, mustRead(t, a).losses()); d != "" {
+		if d := cmp.Diff(want, mustRead(t, a).Losses()); d != "" {
 			t.Errorf("%s: losses (-want +got):\n%s", name, d)
 		}
 	}
@@ -355,12 +350,12 @@ func TestCutAnywhere(t *testing.T) {
 	archive := new(builder).file("a", strings.Repeat("1", 600)).pax(typePax, "path", "other", keySparseMajor, "1", keySparseMinor, "0", keySparseRealSize, "9").
 		file("s", "1\n3\n4\n"+strings.Repeat("\x00", 506)+"data").link("b", "a").end()
 	whole := mustRead(t, archive)
-	if d := cmp.Diff([]string{`file "a" "` + strings.Repeat("1", 600) + `" = a b`, `file "b" "` + strings.Repeat("1", 600) + `" = a b`, `file "other" "data"`}, whole.tree()); d != "" {
+	if d := cmp.Diff([]string{`file "a" "` + strings.Repeat("1", 600) + `" = a b`, `file "b" "` + strings.Repeat("1", 600) + `" = a b`, `file "other" "\x00\x00\x00data\x00\x00"`}, tree(whole.Listing())); d != "" {
 		t.Fatal(d)
 	}
 	for n := 0; n < len(archive)-1024; n += 7 {
 		l, err := readAll(t, io.LimitReader(bytes.NewReader(archive), int64(n)), Options{Workers: 1}, format.ExportOptions{})
-		if err == nil && l.losses()["unreadable"] != 1 {
+		if err == nil && l.Losses()["unreadable"] != 1 {
 			t.Fatalf("cut to %d bytes: nothing is said", n)
 		}
 	}

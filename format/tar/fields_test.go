@@ -122,11 +122,11 @@ func TestXattrForms(t *testing.T) {
 		"bsd": {{Name: "user.café", Value: "whole"}},
 		"bad": nil, "odd": nil, "nfs": nil,
 	} {
-		if d := cmp.Diff(want, l.objects[path].Xattrs); d != "" && len(want)+len(l.objects[path].Xattrs) > 0 {
+		if d := cmp.Diff(want, l.Listing()[path].Entry.Xattrs); d != "" && len(want)+len(l.Listing()[path].Entry.Xattrs) > 0 {
 			t.Errorf("%s (-want +got):\n%s", path, d)
 		}
 	}
-	if d := cmp.Diff(map[string]uint64{"xattr": 3, "acl": 1}, l.losses()); d != "" {
+	if d := cmp.Diff(map[string]uint64{"xattr": 3, "acl": 1}, l.Losses()); d != "" {
 		t.Errorf("losses (-want +got):\n%s", d)
 	}
 }
@@ -246,7 +246,7 @@ func TestSparseHostile(t *testing.T) {
 	} {
 		l, err := readAll(t, strings.NewReader(string(archive)), Options{}, format.ExportOptions{})
 		if err == nil || !strings.Contains(err.Error(), "at byte") {
-			t.Errorf("%s: error %v, listing %q", name, err, l.tree())
+			t.Errorf("%s: error %v, listing %q", name, err, tree(l.Listing()))
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/format/chunker"
 	"github.com/bk-backup/bk/format/disk"
+	"github.com/bk-backup/bk/format/formattest"
 )
 
 // These tests need root, GNU tar, bsdtar, and a file system below the temporary
@@ -76,21 +77,20 @@ func scanOptions(dir string) disk.ScanOptions {
 }
 
 // scan lists a directory as a manifest does.
-func scan(t *testing.T, dir string) map[string]map[string]string {
+func scan(t *testing.T, dir string) map[string]formattest.Fields {
 	t.Helper()
 	src, err := disk.Scan(context.Background(), scanOptions(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer src.Close()
-	l := newListing(t)
-	if err := format.Copy(context.Background(), l, src); err != nil {
+	l, err := formattest.Collect(src, false)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if len(l.losses()) > 0 {
-		t.Errorf("scan %s: %v", dir, l.losses())
+	if len(l.Losses()) > 0 {
+		t.Errorf("scan %s: %v", dir, l.Losses())
 	}
-	return l.lines(strings.TrimPrefix(dir, "/"))
+	return formattest.Describe(l.Listing(), strings.TrimPrefix(dir, "/"))
 }
 
 // makeTree makes the tricky tree on disk.
@@ -144,28 +144,28 @@ func TestExtract(t *testing.T) {
 	inside := strings.TrimPrefix(tree, "/")
 	check := func(who, dir string, expected []string) {
 		t.Helper()
-		if d := cmp.Diff(expected, differences(want, scan(t, filepath.Join(dir, inside)))); d != "" {
+		if d := cmp.Diff(expected, formattest.Differences(want, scan(t, filepath.Join(dir, inside)))); d != "" {
 			t.Errorf("%s restores otherwise (-expected +found):\n%s", who, d)
 		}
 	}
-	flags := []string{"x/immutable flags: immutable -> ", "x/nodump flags: nodump -> "}
+	flags := []string{`x/immutable flags: "", not "i"`, `x/nodump flags: "", not "d"`}
 	check("GNU tar", gnuExtract(t, archive), flags)
 	// libarchive 3.6.2 reads fractions of seconds before 1970 wrongly (which here
 	// undoes what it did when it wrote them), and escapes in names of attributes
 	// not at all.
 	check("bsdtar", bsdExtract(t, archive), []string{
-		"time/dir-1960 mtime: -315619200000000001 -> -315619199999999999",
-		"time/link-1965 mtime: -157766400000000003 -> -157766399999999997",
-		"time/minus-half mtime: -1500000000 -> -500000000",
-		"time/y1969 mtime: -1000000123456789 -> -999999876543211",
-		"x/name-bytes x:user.eq%3Dual:  -> 3d",
-		`x/name-bytes x:user.eq\x3dual: 3d -> `,
+		`time/dir-1960 mtime: "-315619199999999999", not "-315619200000000001"`,
+		`time/link-1965 mtime: "-157766399999999997", not "-157766400000000003"`,
+		`time/minus-half mtime: "-500000000", not "-1500000000"`,
+		`time/y1969 mtime: "-999999876543211", not "-1000000123456789"`,
+		`x/name-bytes x:user.eq%3Dual: "3d", not ""`,
+		`x/name-bytes x:user.eq\x3dual: "", not "3d"`,
 	})
 	l, err := readPlace(t, archive, Options{}, format.ExportOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := differences(want, l.lines(inside)); len(d) > 0 {
+	if d := formattest.Differences(want, formattest.Describe(l.Listing(), inside)); len(d) > 0 {
 		t.Errorf("our reader finds otherwise: %q", d)
 	}
 }
@@ -210,11 +210,11 @@ func TestReadOthers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := slices.DeleteFunc(differences(want, l.lines(""), test.ignore...), func(line string) bool {
+			d := slices.DeleteFunc(formattest.Differences(want, formattest.Describe(l.Listing(), ""), test.ignore...), func(line string) bool {
 				return slices.ContainsFunc(test.lossy, func(x string) bool { return strings.HasPrefix(line, x) })
 			})
-			if len(d) > 0 || len(l.losses()) > 0 {
-				t.Errorf("differs: %q, losses: %v", d, l.losses())
+			if len(d) > 0 || len(l.Losses()) > 0 {
+				t.Errorf("differs: %q, losses: %v", d, l.Losses())
 			}
 		})
 	}

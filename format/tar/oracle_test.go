@@ -140,7 +140,7 @@ func FuzzRead(f *testing.F) {
 		}
 		archive = repair(archive)
 		l, err := readAll(t, bytes.NewReader(archive), Options{Workers: 1}, format.ExportOptions{ListingOnly: tooMuch(archive)})
-		if format.ClassOf(err) != "" || err == nil && len(l.commits) != 1 {
+		if format.ClassOf(err) != "" || err == nil && l.Commits() != 1 {
 			t.Fatalf("what was read is no stream: %v", err)
 		}
 	})
@@ -210,16 +210,20 @@ func TestOracle(t *testing.T) {
 			rt.Fatal(err)
 		}
 		l := mustRead(t, buf.Bytes())
-		if len(l.objects) != len(wants) || len(l.losses()) > 0 {
-			rt.Fatalf("%d objects, not %d, losses %v", len(l.objects), len(wants), l.losses())
+		if len(l.Listing()) != len(wants) || len(l.Losses()) > 0 {
+			rt.Fatalf("%d objects, not %d, losses %v", len(l.Listing()), len(wants), l.Losses())
 		}
 		for name, w := range wants {
-			o := l.objects[name]
-			if o == nil || string(o.content) != w.data || int64(o.Mode) != w.h.Mode || int(o.UID) != w.h.Uid || int(o.GID) != w.h.Gid || o.User != w.h.Uname || o.Mtime != format.TimeOf(w.h.ModTime) {
-				rt.Fatalf("%q: %+v, not %+v", name, o, w.h)
+			o := l.Listing()[name]
+			if o == nil || string(o.Content()) != w.data {
+				rt.Fatalf("%q: %+v, not %q", name, o, w.data)
 			}
-			if x := w.h.PAXRecords[keyXattrPrefix+"user.x"]; x != "" && (len(o.Xattrs) != 1 || o.Xattrs[0].Value != x) {
-				rt.Fatalf("%q: attributes %q, not %q", name, o.Xattrs, x)
+			e := o.Entry
+			if int64(e.Mode) != w.h.Mode || int(e.UID) != w.h.Uid || int(e.GID) != w.h.Gid || e.User != w.h.Uname || e.Mtime != format.TimeOf(w.h.ModTime) {
+				rt.Fatalf("%q: %+v, not %+v", name, e, w.h)
+			}
+			if x := w.h.PAXRecords[keyXattrPrefix+"user.x"]; x != "" && (len(e.Xattrs) != 1 || e.Xattrs[0].Value != x) {
+				rt.Fatalf("%q: attributes %q, not %q", name, e.Xattrs, x)
 			}
 		}
 	})

@@ -8,13 +8,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/formattest"
 )
 
 // writeArchive copies what is at a place into an archive.
@@ -82,14 +82,15 @@ func TestRoundTrip(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := differences(want.lines(""), got.lines("")); len(d) > 0 {
+			if d := formattest.Differences(formattest.Describe(want.Listing(), ""), formattest.Describe(got.Listing(), "")); len(d) > 0 {
 				t.Errorf("%s%s changed on the way: %q", name, suffix, d)
 			}
-			for path, o := range want.objects {
-				g := got.objects[path]
-				if g == nil {
+			for path, was := range want.Listing() {
+				now := got.Listing()[path]
+				if now == nil {
 					continue
 				}
+				o, g := was.Entry, now.Entry
 				for _, x := range [][2]any{{o.User, g.User}, {o.Group, g.Group}, {o.Atime, g.Atime}, {o.Ctime, g.Ctime}, {o.Extents, g.Extents}, {o.Has, g.Has}} {
 					if d := cmp.Diff(x[0], x[1]); d != "" {
 						t.Errorf("%s: %q: %s", name, path, d)
@@ -146,7 +147,7 @@ func (s *script) file(e format.Entry, content ...any) *script {
 func (s *script) end() *script { return s.add(&format.Commit{}, &format.End{Snapshots: 1}) }
 
 // write gives the script to a sink and reads the archive back.
-func (s *script) write(t *testing.T, opts SinkOptions) (*listing, Written, error) {
+func (s *script) write(t *testing.T, opts SinkOptions) (*formattest.Receiver, Written, error) {
 	t.Helper()
 	to := filepath.Join(t.TempDir(), "a.tar")
 	opts.TempDir = t.TempDir()
@@ -170,8 +171,8 @@ func (s *script) write(t *testing.T, opts SinkOptions) (*listing, Written, error
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(l.losses()) > 0 {
-		t.Errorf("reading it back: %v", l.losses())
+	if len(l.Losses()) > 0 {
+		t.Errorf("reading it back: %v", l.Losses())
 	}
 	return l, sink.Summary(), nil
 }
@@ -272,15 +273,15 @@ func TestContentWays(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o := l.objects["f"]
-			if o.sum != sum(want...) || l.objects["z"].sum != sum([]byte("behind")) {
+			o := l.Listing()["f"]
+			if o.Sum() != sum(want...) || l.Listing()["z"].Sum() != sum([]byte("behind")) {
 				t.Error("the content changed")
 			}
-			if d := cmp.Diff(test.data, o.data); d != "" {
+			if d := cmp.Diff(test.data, o.Data()); d != "" {
 				t.Errorf("data (-want +got):\n%s", d)
 			}
-			if o.Mtime != test.entry.Mtime || o.Mode != 0o640 || o.UID != 5 {
-				t.Errorf("the entry became %+v", o.Entry)
+			if e := o.Entry; e.Mtime != test.entry.Mtime || e.Mode != 0o640 || e.UID != 5 {
+				t.Errorf("the entry became %+v", e)
 			}
 			if len(written.Losses) > 1 || len(written.Losses) == 1 != (test.losses != "") || test.losses != "" && written.Losses[0].Kind != test.losses {
 				t.Errorf("losses %v, not %q", written.Losses, test.losses)
@@ -354,14 +355,9 @@ func TestSinkHardlinks(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
-			for path, o := range l.objects {
-				group := []string{}
-				for other, p := range l.objects {
-					if o.Hardlink != "" && p.Hardlink == o.Hardlink {
-						group = append(group, other)
-					}
-				}
-				slices.Sort(group)
+			groups := l.Listing().Groups()
+			for path, o := range l.Listing() {
+				group := groups[o.Entry.Hardlink]
 				if len(group) == 0 || group[0] == path {
 					got = append(got, strings.Join(group, " "))
 				}
@@ -410,7 +406,7 @@ func TestSnapshotRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := l.snaps[0]
+	got := l.Snapshots[0].Record
 	if got.ID == snapshot.ID {
 		t.Error("the archive claims to be the snapshot that it was made of")
 	}
@@ -461,7 +457,7 @@ func TestTargets(t *testing.T) {
 		}
 	}
 	l, err := readPlace(t, dir+"/many", Options{}, format.ExportOptions{})
-	if err != nil || len(l.snaps) != 2 {
+	if err != nil || len(l.Snapshots) != 2 {
 		t.Errorf("the directory has %v, %v", l, err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "many", "h-03000000.tar"), []byte("mine"), 0o600); err != nil {
@@ -487,7 +483,7 @@ func TestTargets(t *testing.T) {
 		if err != nil || len(b) > 2000 {
 			t.Errorf("%s has %d bytes, %v", name, len(b), err)
 		}
-		if l, err := readPlace(t, filepath.Join(dir, name), Options{}, format.ExportOptions{}); err != nil || len(l.objects) != 0 {
+		if l, err := readPlace(t, filepath.Join(dir, name), Options{}, format.ExportOptions{}); err != nil || len(l.Listing()) != 0 {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
