@@ -204,9 +204,14 @@ func (r *Repository) giveUp(ctx context.Context, opts *RepairOptions, out *Repai
 // others name and that are missing now, or none of them names it.
 func (r *Repository) giveUpRecord(ctx context.Context, list []*hopeless) (*forgetBody, error) {
 	body := &forgetBody{Reason: []byte(giveUpReason)}
-	snaps, _, err := r.List(ctx)
+	snaps, damage, err := r.List(ctx)
 	if err != nil {
 		return nil, err
+	}
+	for _, d := range damage { // what it names must not be left out of the record
+		if isFailure(d.Err) {
+			return nil, fmt.Errorf("give up %s: another snapshot cannot be read now: %w", list[0].asked[0], d.Err)
+		}
 	}
 	gone, err := r.forgotten(ctx)
 	if err != nil {
