@@ -20,7 +20,7 @@ import (
 // be called from many goroutines at a time.
 func DecodePayload(dst []byte, d *Data) ([]byte, error) {
 	if e := first(checkChunk(&d.ID, d.Size), checkPayload(d)); e != nil {
-		return nil, e
+		return nil, d.place.At(e)
 	}
 	size := int(d.Size)
 	if cap(dst) < size {
@@ -62,6 +62,7 @@ func CheckPayload(d *Data) error {
 func chunkError(d *Data, err error) *Error {
 	e := Errorf(ClassChunk, "the chunk %s cannot be decoded", d.ID)
 	e.Err = err
+	_ = d.place.At(e)
 	return e
 }
 

@@ -52,6 +52,17 @@ func Errorf(class Class, format string, args ...any) *Error {
 	return &Error{Class: class, Record: -1, Detail: fmt.Sprintf(format, args...)}
 }
 
+// At returns an error with the place of the data record that is wrong, if err is
+// an *Error that does not know it: for sinks that find out when the source has
+// gone on, and Copy could only name a later record.
+func (p Place) At(err error) error {
+	var e *Error
+	if p != (Place{}) && errors.As(err, &e) && e.Record < 0 {
+		e.Record, e.Offset, e.Kind = p.Record, p.Offset, string(KindData)
+	}
+	return err
+}
+
 // abbreviate keeps a text from a hostile stream, where a path may have 32 KiB,
 // from filling the screen: both ends of it tell which one it is.
 func abbreviate(text string) string {

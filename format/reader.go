@@ -196,7 +196,7 @@ func (r *Reader) readPayload(d *Data) error {
 			return r.cut(err, "inside a payload")
 		}
 	}
-	d.Payload = d.own
+	d.Payload, d.place = d.own, Place{r.record, r.start}
 	return nil
 }
 

@@ -201,6 +201,14 @@ type Data struct {
 
 	own   []byte // the Reader's buffer that Payload is in, until it is taken
 	taken bool
+	place Place
+}
+
+// Place says where in a stream a record begins. The zero value is no place: a
+// header comes first.
+type Place struct {
+	Record int64 // its number, from 0 for the header
+	Offset int64 // bytes before it
 }
 
 // ChunkRef names a chunk that was sent before. On the wire an array [id, size].
@@ -302,6 +310,15 @@ func (d *Data) Take() []byte {
 	d.taken, d.own = true, nil
 	return d.Payload
 }
+
+// Detach takes the payload, in a record that is the caller's own: for sinks that
+// decode it later, beside what comes next. It has no extra keys.
+func (d *Data) Detach() *Data {
+	return &Data{ID: d.ID, Size: d.Size, Codec: d.Codec, Once: d.Once, Payload: d.Take(), Checked: d.Checked, place: d.place}
+}
+
+// Place returns where a Reader found the record; zero if it comes from elsewhere.
+func (d *Data) Place() Place { return d.place }
 
 // Taken reports whether Take was called: sources ask before reusing a buffer.
 func (d *Data) Taken() bool { return d.taken }

@@ -108,8 +108,8 @@ func (c *rechunker) decode(q *queued, rec *format.Data) error {
 	if err := c.room.Acquire(c.ctx, q.weight); err != nil {
 		return context.Cause(c.ctx)
 	}
-	payload := rec.Take()
-	d := &format.Data{ID: rec.ID, Size: rec.Size, Codec: rec.Codec, Once: rec.Once, Payload: payload, Checked: rec.Checked}
+	d := rec.Detach()
+	payload := d.Payload
 	q.rec, q.ready = d, make(chan struct{})
 	return c.workers.do(len(payload), func() error {
 		defer close(q.ready)

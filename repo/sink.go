@@ -188,6 +188,11 @@ func (s *Sink) Write(rec format.Record) error {
 	default:
 		s.err = s.write(rec)
 	}
+	// Whoever gave the workers something met with what went wrong before, and
+	// would say that it went wrong there.
+	if cause := context.Cause(s.pool.ctx); cause != nil && errors.Is(s.err, cause) {
+		s.err = cause
+	}
 	return s.err
 }
 
@@ -371,13 +376,13 @@ func (s *Sink) hole(size uint64) error {
 
 // store gives a chunk to the workers, who check it and keep it if it is new.
 func (s *Sink) store(rec *format.Data) error {
-	payload := rec.Take()
+	d := rec.Detach()
+	payload := d.Payload
 	// What a worker holds is bounded by the plain size: a payload may be a
 	// thousandth of what it decodes to.
 	weight := max(len(payload), int(rec.Size))
-	d := format.Data{ID: rec.ID, Size: rec.Size, Codec: rec.Codec, Payload: payload, Checked: rec.Checked}
 	return s.pool.do(weight, func() error {
-		err := s.keep(&d)
+		err := s.keep(d)
 		format.FreePayload(payload)
 		return err
 	})
@@ -398,8 +403,8 @@ func (s *Sink) keep(d *format.Data) error {
 		defer format.FreePayload(decoded)
 		plain, codec = decoded, pack.CodecZstd
 	case !d.Checked:
-		if err := checkPlain(d.ID, d.Payload); err != nil {
-			return format.Errorf(format.ClassChunk, "chunk %s: %v", d.ID, err)
+		if id := format.SumID(d.Payload); id != d.ID {
+			return d.Place().At(format.Errorf(format.ClassChunk, "the payload is not chunk %s: it has the id %s", d.ID, id))
 		}
 	}
 	label := s.r.label.LabelOf(seal.ChunkData, d.ID)

@@ -32,14 +32,14 @@ type packed struct {
 
 // decode begins to take a chunk: others decode and compress it meanwhile.
 func (s *Sink) decode(r *format.Data) error {
-	d := format.Data{ID: r.ID, Size: r.Size, Codec: r.Codec, Payload: r.Take(), Checked: r.Checked}
+	d := r.Detach()
 	weight := int(d.Size) + len(d.Payload)
 	if s.cut != nil {
-		return s.decodeToCut(&d, r.Once)
+		return s.decodeToCut(d)
 	}
 	var parts []packed
 	return s.arrive.do(2*weight, func() (err error) {
-		parts, err = s.packData(&d)
+		parts, err = s.packData(d)
 		format.FreePayload(d.Payload)
 		return err
 	}, func() error {
@@ -61,8 +61,7 @@ func (s *Sink) decode(r *format.Data) error {
 
 // decodeToCut begins to take a chunk that is to be cut anew. What is too small to
 // be cut can be stored as it came, if nothing else is in its file.
-func (s *Sink) decodeToCut(d *format.Data, once bool) error {
-	d.Once = once
+func (s *Sink) decodeToCut(d *format.Data) error {
 	keep := d.Codec == format.CodecZstd && !s.opts.Compression.again && int(d.Size) <= s.cut.splitter.Min()
 	var plain, frame []byte
 	return s.arrive.do(int(d.Size)+len(d.Payload), func() (err error) {

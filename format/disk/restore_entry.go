@@ -137,7 +137,7 @@ func (r *Restore) data(d *format.Data) error {
 		return format.Errorf(format.ClassLimit, "a chunk of %d bytes", d.Size)
 	}
 	f := r.current
-	it := loadItem{kind: itemData, codec: d.Codec, once: d.Once || r.chunks.never, checked: d.Checked, size: uint64(d.Size), id: d.ID}
+	it := loadItem{kind: itemData, codec: d.Codec, once: d.Once || r.chunks.never, checked: d.Checked, size: uint64(d.Size), id: d.ID, place: d.Place()}
 	if !it.once {
 		r.chunks.seen.Store(true)
 		r.content.chunks = true

@@ -325,6 +325,11 @@ func (r *Restore) finishFile(f *outFile) {
 	if f.leader {
 		defer r.history.leaderDone(f.number)
 	}
+	if f.err == nil && r.ctx.Err() != nil {
+		// Whatever stopped the restore, some of the content may be missing: the file
+		// must not look complete, or the next restore would leave it as it is.
+		f.err = context.Canceled
+	}
 	if f.linked && f.state != fileSkipped && f.err == nil && r.linkInstead(f) {
 		return
 	}

@@ -203,17 +203,17 @@ func (w *worker) hole(f *outFile, it *loadItem) {
 func (w *worker) decode(it *loadItem) ([]byte, error) {
 	if it.codec == "" || it.codec == format.CodecNone {
 		if uint64(len(it.payload)) != it.size {
-			return nil, format.Errorf(format.ClassChunk, "chunk %s has %d bytes, not %d", it.id, len(it.payload), it.size)
+			return nil, it.place.At(format.Errorf(format.ClassChunk, "chunk %s has %d bytes, not %d", it.id, len(it.payload), it.size))
 		}
 		if !it.checked && format.SumID(it.payload) != it.id {
-			return nil, format.Errorf(format.ClassChunk, "the payload is not chunk %s", it.id)
+			return nil, it.place.At(format.Errorf(format.ClassChunk, "the payload is not chunk %s", it.id))
 		}
 		return it.payload, nil
 	}
 	w.chunk = format.Data{ID: it.id, Size: uint32(it.size), Codec: it.codec, Payload: it.payload, Checked: it.checked}
 	plain, err := format.DecodePayload(w.plain[:0], &w.chunk)
 	w.chunk.Payload = nil
-	return plain, err
+	return plain, it.place.At(err)
 }
 
 // plainKeptMax is up to what size a worker keeps the buffer that it decodes to.

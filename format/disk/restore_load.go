@@ -52,6 +52,7 @@ type loadItem struct {
 	size    uint64
 	id      format.ID
 	payload []byte
+	place   format.Place // of data
 	from    copyFrom
 }
 

@@ -60,7 +60,7 @@ func (c *cutter) data(r *format.Data) error {
 	if err := c.settle(false); err != nil {
 		return err
 	}
-	d := &format.Data{ID: r.ID, Size: r.Size, Codec: r.Codec, Payload: r.Take(), Checked: r.Checked}
+	d := r.Detach()
 	if len(c.buf) == 0 {
 		c.whole = &piece{ChunkRef: format.ChunkRef{ID: d.ID, Size: d.Size}, data: d}
 		return nil

@@ -34,7 +34,7 @@ func (w storer) store(r *format.Data) error {
 	if err != nil {
 		return err
 	}
-	d := &format.Data{ID: r.ID, Size: r.Size, Codec: r.Codec, Payload: r.Take(), Checked: r.Checked}
+	d := r.Detach()
 	return w.s.jobs.do(max(len(d.Payload), int(d.Size)), func() error {
 		err := w.keep(d, known)
 		format.FreePayload(d.Payload)

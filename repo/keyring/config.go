@@ -79,7 +79,7 @@ func readConfig(ctx context.Context, st store.Reader) (*config, error) {
 		return nil, err
 	}
 	if !found {
-		return nil, ErrNoRepository
+		return nil, noConfig(ctx, st)
 	}
 	name := seal.Name{Kind: seal.KindConfig, Number: n}.String()
 	stored, err := st.Get(ctx, name, plainSizeMax)
@@ -91,6 +91,21 @@ func readConfig(ctx context.Context, st store.Reader) (*config, error) {
 		return nil, err
 	}
 	return c, unknown(c.forRead, "read")
+}
+
+// noConfig says what is there where no config is.
+func noConfig(ctx context.Context, st store.Reader) error {
+	stop := errors.New("one is enough")
+	err := st.List(ctx, seal.KindSnapshot.Dir(), func(info store.Info) error {
+		if _, ok := seal.ParseName(info.Name); ok {
+			return stop
+		}
+		return nil
+	})
+	if errors.Is(err, stop) {
+		return fmt.Errorf("%w: %w", ErrNoRepository, ErrConfigGone)
+	}
+	return ErrNoRepository
 }
 
 // lastNumber returns the highest number of the objects below prefix that are

@@ -16,6 +16,12 @@ import "errors"
 var (
 	// ErrNoRepository: the storage holds no bk repository.
 	ErrNoRepository = errors.New("there is no bk repository")
+	// ErrConfigGone: there are snapshots, and no config that makes a repository of
+	// them. It comes with ErrNoRepository.
+	ErrConfigGone = errors.New("snapshots are there, and config/ is gone")
+	// ErrNoCredentials: there is nothing that a key could fit. It comes with
+	// ErrNoKeyFits.
+	ErrNoCredentials = errors.New("no credential is there")
 	// ErrExists: the storage holds a repository already.
 	ErrExists = errors.New("there is a repository already")
 	// ErrNoKeyFits: none of the credentials opens with the secrets given.

@@ -299,6 +299,9 @@ func (o *opening) failure() error {
 	if len(damaged) > 0 && len(damaged) == len(o.list) {
 		return errors.Join(damaged...) // there is nothing that a key could have fitted
 	}
+	if len(o.list) == 0 {
+		return fmt.Errorf("%w: %w", ErrNoKeyFits, ErrNoCredentials)
+	}
 	err := fmt.Errorf("%w: %d of %d credentials could be tried", ErrNoKeyFits, fitting, len(o.list))
 	if o.stale > 0 {
 		err = fmt.Errorf("%w, and one that opened was revoked", err)

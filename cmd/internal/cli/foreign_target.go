@@ -88,6 +88,7 @@ func (t *ForeignTarget) Flat() bool { return t.system.flat }
 
 // Open prepares writing a stream. A target that is not there is made.
 func (t *ForeignTarget) Open(ctx context.Context, opts SinkOptions) (ForeignSink, error) {
+	limitMemory(memoryForeignMax)
 	return t.system.create(ctx, t.app, t.place, opts)
 }
 

@@ -127,15 +127,26 @@ func chosen(cmd any, parsed *kong.Context) Command {
 	return cmd.(Command)
 }
 
-// tune lets the collector run less often than Go's default while the heap is
-// small: the programs live for seconds and hold bounded memory.
+// Limits of the Go heap: what a process holds beside it is some 15 MiB. Other
+// systems' chunks are larger than ours, and each is held in several forms; with
+// less than that, the collector would run all the time.
+const (
+	memoryMax        = 176 << 20
+	memoryForeignMax = 216 << 20
+)
+
+// tune bounds the memory of the programs: under 200 MiB for repositories of bk.
 func tune() {
-	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetGCPercent(100)
-		debug.SetMemoryLimit(176 << 20)
-	}
+	limitMemory(memoryMax)
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) > 32 {
 		runtime.GOMAXPROCS(32)
+	}
+}
+
+// limitMemory bounds the heap unless the environment does.
+func limitMemory(n int64) {
+	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(n)
 	}
 }
 

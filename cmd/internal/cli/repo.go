@@ -158,6 +158,7 @@ func (app *App) OpenSystemAs(ctx context.Context, f *SourceFlags, role Role) (fo
 	case ok && system.open == nil:
 		return nil, &Error{Code: ExitUsage, Op: "read " + url, Err: fmt.Errorf("%s can be written, not read", scheme)}
 	case ok:
+		limitMemory(memoryForeignMax)
 		return system.open(ctx, app, rest, SourceOptions{Settings: pairs, Role: role})
 	case len(pairs) > 0:
 		return nil, Usagef("-o %s: this is for other systems than bk", pairs[0])
@@ -186,6 +187,8 @@ func isNoStorage(err error) bool {
 func repositoryFix(err error) string {
 	var se *store.Error
 	switch {
+	case errors.Is(err, keyring.ErrConfigGone), errors.Is(err, keyring.ErrNoCredentials):
+		return "put config/ and credentials/ back from another copy of this repository, as they are there; without them nothing can be read"
 	case errors.Is(err, keyring.ErrNoRepository):
 		return "check the place, or make a repository there with bk-init"
 	case errors.Is(err, keyring.ErrNoKeyFits):

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 
 	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/repo"
@@ -14,6 +16,8 @@ type Snapshots struct {
 	// Repo is the system if it is a bk repository, else nil.
 	Repo *repo.Repository
 	own  map[format.ID]*repo.Snapshot
+	// unselected is how many there were before some were selected.
+	unselected int
 }
 
 // OpenSnapshots opens the system that the flags name and lists what it holds of
@@ -37,6 +41,7 @@ func (app *App) OpenSnapshots(ctx context.Context, f *SourceFlags, sel *SelectFl
 		app.WarnDamage(d)
 		app.Lossy()
 	}
+	s.unselected = len(s.List)
 	s.List = Select(s.List, selection)
 	return s, nil
 }
@@ -63,6 +68,9 @@ func ListSnapshots(ctx context.Context, system format.System) (*Snapshots, []rep
 
 // Resolve finds the snapshot that a name stands for.
 func (s *Snapshots) Resolve(name string) (*format.Snapshot, error) {
+	if len(s.List) == 0 && s.unselected > 0 {
+		return nil, &Error{Op: "snapshot " + strconv.Quote(name), Err: fmt.Errorf("none of the %d snapshots matches what --host, --tag, --path and the like choose", s.unselected), Fix: "run bk-snapshots for the list"}
+	}
 	snap, err := Resolve(s.List, name)
 	if err != nil {
 		return nil, &Error{Err: err, Fix: "run bk-snapshots for the list"}

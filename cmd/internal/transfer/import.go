@@ -90,9 +90,20 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 	report(app, sink.Summary())
 	receiptErr := receipt.Write(r, sink.Summary().Snapshots)
 	if copyErr != nil {
-		return copyErr
+		return c.named(copyErr)
 	}
 	return errors.Join(closeErr, receiptErr)
+}
+
+// named says what to do where a stream names content that is not there.
+func (c *Import) named(err error) error {
+	switch {
+	case format.ClassOf(err) != format.ClassReference:
+		return err
+	case c.Held:
+		return &cli.Error{Err: err, Fix: "make the stream without --held: this repository does not hold what it names"}
+	}
+	return &cli.Error{Err: err, Fix: "if it was made by bk-export --held, give --held here, too; otherwise make the stream again"}
 }
 
 // runForeign stores the stream in another system.
@@ -110,7 +121,7 @@ func (c *Import) runForeign(ctx context.Context, app *cli.App, target *cli.Forei
 	closeErr := sink.Close()
 	reportForeign(app, sink.Sums())
 	if copyErr != nil {
-		return copyErr
+		return c.named(copyErr)
 	}
 	return closeErr
 }
