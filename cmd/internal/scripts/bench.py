@@ -253,8 +253,15 @@ def convert():
     compare("hist: nothing new to sync", "bk-sync -q -r %s --to %s" % (bk, bk2), theirs)
     compare("hist: cut and compress all 20 anew, beside restic copy", anew, theirs,
             reset=("rm -rf %s; BK_REPO=%s bk-init -q" % (bk3, bk3), fresh_restic))
+    compare("hist: the same by three programs in a pipe", "bk-export -r %s --all --copy | bk-filter -q | bk-import -q -r %s --chunker gear:64KiB --compression fastest" % (bk, bk3), theirs,
+            reset=("rm -rf %s; BK_REPO=%s bk-init -q" % (bk3, bk3), fresh_restic))
     recompress(borg, bk, anew, bk3)
+    one_more(tree, bk, re, bk2, bk3, re2, anew, theirs)
 
+
+def one_more(tree, bk, re, bk2, bk3, re2, anew, theirs):
+    """One more snapshot of that history, and patterns dropped from all of it."""
+    restic = RESTIC_NEW
     # One more snapshot, which comes and goes.
     pristine = [(p, p + ".20") for p in (bk, bk2, bk3, re, re2)]
     for p, kept in pristine:
