@@ -347,17 +347,18 @@ func (k *checker) fetchIndex(ctx context.Context, sum [32]byte) ([]byte, error) 
 	return nil, index.ErrSkip
 }
 
-// rankAdopted is the rank of a pack that no index lists: after all others that
-// are there.
+// rankAdopted is where the ranks of packs that no index lists begin: after all
+// others that are there.
 const rankAdopted = rankGone + 1
 
 // rankListed ranks the places of a chunk as readers find them: a pack that no
 // index lists is needed only for what is nowhere else. A writer that has not come
 // to its index, or was killed before, may have stored once more what a plan
-// condemns or an earlier epoch holds.
+// condemns or an earlier epoch holds. Of several that no index lists, those are
+// the best that a collection is not about to delete, as everywhere.
 func (k *checker) rankListed(info pack.Info) int32 {
 	if st := k.packs[info.Name]; st != nil && st.stored && st.adopted {
-		return rankAdopted
+		return rankAdopted + min(k.rank(info), rankLost-rankAdopted-1)
 	}
 	return k.rank(info)
 }

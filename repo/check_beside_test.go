@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/bk-backup/bk/repo/pack"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
 	"github.com/bk-backup/bk/repo/store/mem"
@@ -152,6 +153,29 @@ func TestCheckBesideCopies(t *testing.T) {
 	out := check(t, without(t, st, objects(t, st, "index/")...), readAll)
 	if !slices.ContainsFunc(out.Findings, func(f *Finding) bool { return f.What == Unlisted }) {
 		t.Error("there is no index, and no pack is found to be unlisted")
+	}
+}
+
+// TestRankListed: packs that no index lists come after all others, and among
+// themselves in the same order.
+func TestRankListed(t *testing.T) {
+	st := initStore(t)
+	rotate(t, st)
+	k := checker{survey: survey{r: mustOpen(t, st), packs: map[[32]byte]*packState{}, plans: []*plan{{number: 1}, {number: 2}}}}
+	last := int32(-1)
+	for _, adopted := range []bool{false, true} {
+		for i, state := range []packState{
+			{stored: true, epoch: 2}, {stored: true, epoch: 1}, {stored: true, epoch: 2, planned: true, plan: 2},
+			{stored: true, epoch: 2, planned: true, plan: 1}, {stored: true, epoch: 2, gone: true},
+		} {
+			state.adopted = adopted
+			k.packs[[32]byte{1}] = &state
+			if rank := k.rankListed(pack.Info{Name: [32]byte{1}}); rank <= last || rank >= rankLost {
+				t.Errorf("adopted %t, state %d: rank %d after %d", adopted, i, rank, last)
+			} else {
+				last = rank
+			}
+		}
 	}
 }
 

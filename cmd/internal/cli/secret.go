@@ -49,6 +49,20 @@ func (app *App) Passphrase(ctx context.Context, src SecretSource) (string, error
 	return app.ask(src)
 }
 
+// HasPassphrase reports whether the environment has the passphrase of a role, so
+// that nobody is asked for it: not by a command either.
+func (app *App) HasPassphrase(role Role) bool {
+	for _, v := range role.secrets {
+		_, text := os.LookupEnv(v)
+		_, file := os.LookupEnv(v + "_FILE")
+		_, command := os.LookupEnv(v + "_COMMAND")
+		if text || file || command {
+			return text || file
+		}
+	}
+	return false
+}
+
 func firstLine(b []byte) string {
 	line, _, _ := bytes.Cut(b, []byte("\n"))
 	return strings.TrimSuffix(string(line), "\r")

@@ -51,13 +51,17 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 	if err != nil {
 		return err
 	}
-	// The passphrase is asked for when the stream has begun to arrive: another
-	// program of the pipe may be asking before that.
 	buffered := bufio.NewReaderSize(in, 1<<16)
-	_, _ = buffered.Peek(1)
+	begun := func() { _, _ = buffered.Peek(1) }
 	foreign, err := app.ForeignTarget(&c.RepoFlags)
 	if err != nil {
 		return err
+	}
+	// The passphrase is asked for when the stream has begun to arrive: another
+	// program of the pipe may be asking before that. If it need not be asked for,
+	// the repository is opened while that program opens its own.
+	if foreign != nil || !app.HasPassphrase(cli.RoleTarget) {
+		begun()
 	}
 	if foreign != nil {
 		return c.runForeign(ctx, app, foreign, buffered)
@@ -81,6 +85,7 @@ func (c *Import) Run(ctx context.Context, app *cli.App) error {
 		return err
 	}
 	opts.OnProgress = app.Progress()
+	begun() // nobody is said to write before there is something
 	sink, err := r.Import(ctx, opts)
 	if err != nil {
 		return err
