@@ -34,12 +34,37 @@ func DecodePayload(dst []byte, d *Data) ([]byte, error) {
 	} else {
 		copy(plain, d.Payload)
 	}
-	if !d.Checked {
-		if id := SumID(plain); id != d.ID {
-			return nil, chunkError(d, fmt.Errorf("its content has the id %s", id))
-		}
+	if err := checkContent(d, plain); err != nil {
+		return nil, err
 	}
 	return plain, nil
+}
+
+// checkContent fails unless d's plain bytes are known to have its id, or have it.
+func checkContent(d *Data, plain []byte) error {
+	if d.Checked {
+		return nil
+	}
+	if id := SumID(plain); id != d.ID {
+		return chunkError(d, fmt.Errorf("its content has the id %s", id))
+	}
+	return nil
+}
+
+// DecodeTaken is DecodePayload for one who has taken the payload (Data.Take) into
+// a buffer of AllocPayload: it hands over a payload that is plain as it is, and
+// gives any other back, also when it fails.
+func DecodeTaken(d *Data) (plain []byte, err error) {
+	payload := d.Payload
+	if d.Codec != CodecNone {
+		plain, err = DecodePayload(nil, d)
+	} else if e := first(checkChunk(&d.ID, d.Size), checkPayload(d)); e != nil {
+		err = d.place.At(e)
+	} else if err = checkContent(d, payload); err == nil {
+		return payload, nil
+	}
+	FreePayload(payload)
+	return plain, err
 }
 
 // CheckPayload checks what can be seen of a chunk's payload without decoding it:

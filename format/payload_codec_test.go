@@ -97,6 +97,11 @@ func TestDecodePayloadRefuses(t *testing.T) {
 		if err == nil && !bytes.Equal(got, plain) {
 			t.Errorf("%s: other bytes", name)
 		}
+		taken := *c.d
+		taken.Payload = append(AllocPayload(len(c.d.Payload))[:0], c.d.Payload...)
+		if got, err := DecodeTaken(&taken); ClassOf(err) != c.want || err == nil && !bytes.Equal(got, plain) {
+			t.Errorf("%s: taken: %v, want %q", name, err, c.want)
+		}
 		// What shows only when the payload is decoded passes CheckPayload.
 		hidden := map[string]bool{
 			"wrong id": true, "plain, wrong": true, "bomb": true,

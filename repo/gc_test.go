@@ -384,9 +384,9 @@ func (j *jumpy) step() {
 	time.Sleep(d)
 }
 
-func (j *jumpy) Create(ctx context.Context, name string, data []byte) error {
+func (j *jumpy) Create(ctx context.Context, name string, data ...[]byte) error {
 	j.step()
-	return j.Store.Create(ctx, name, data)
+	return j.Store.Create(ctx, name, data...)
 }
 
 func (j *jumpy) Delete(ctx context.Context, name string) error {

@@ -114,7 +114,7 @@ func (p *packer) send(slot *openPack) error {
 	go func() {
 		defer p.wg.Done()
 		defer func() { <-p.uploads }()
-		if err := p.r.store.Create(p.ctx, info.ObjectName(), object); err != nil {
+		if err := p.r.store.Create(p.ctx, info.ObjectName(), object...); err != nil {
 			p.fail(fmt.Errorf("store a pack: %w", err))
 			return
 		}

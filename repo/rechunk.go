@@ -12,10 +12,11 @@ import (
 	"github.com/bk-backup/bk/repo/tree"
 )
 
-const (
-	rechunkQueue   = 256      // records that may wait to be cut
-	rechunkWaiting = 16 << 20 // plain bytes that may wait to be cut, if no chunk alone has more
-)
+const rechunkQueue = 256 // records that may wait to be cut
+
+// rechunkWaiting is how many plain bytes may wait to be cut, if no chunk alone
+// has more.
+func rechunkWaiting(workers int) int64 { return min(4+2*int64(workers), 16) << 20 }
 
 // rechunker is the part of a sink that cuts content anew. Records go through it
 // in order; one goroutine takes them and alone works on the sink then:
@@ -26,15 +27,16 @@ const (
 // that the repository has by now, in cuts of its own (places.go says where): the
 // cutter takes these cuts over and reads only where they cannot be the new ones.
 type rechunker struct {
-	s       *Sink
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	room    *semaphore.Weighted
-	workers *pool
-	queue   chan *queued
-	done    chan struct{}
-	err     error // of the goroutine, once done is closed
-	closing bool  // the queue is closed
+	s        *Sink
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	room     *semaphore.Weighted
+	roomSize int64
+	workers  *pool
+	queue    chan *queued
+	done     chan struct{}
+	err      error // of the goroutine, once done is closed
+	closing  bool  // the queue is closed
 
 	// Of the goroutine.
 	splitters map[string]chunker.Splitter
@@ -55,7 +57,8 @@ type queued struct {
 }
 
 func newRechunker(s *Sink) *rechunker {
-	c := &rechunker{s: s, room: semaphore.NewWeighted(rechunkWaiting), queue: make(chan *queued, rechunkQueue), done: make(chan struct{})}
+	c := &rechunker{s: s, roomSize: rechunkWaiting(s.r.workers()), queue: make(chan *queued, rechunkQueue), done: make(chan struct{})}
+	c.room = semaphore.NewWeighted(c.roomSize)
 	c.ctx, c.cancel = context.WithCancelCause(s.ctx)
 	c.workers = newPool(c.ctx, s.r.workers())
 	c.splitters = make(map[string]chunker.Splitter)
@@ -104,17 +107,15 @@ func (c *rechunker) failure(err error) error {
 
 // decode has a worker decode and check a chunk.
 func (c *rechunker) decode(q *queued, rec *format.Data) error {
-	q.weight = min(int64(rec.Size), rechunkWaiting)
+	q.weight = min(int64(rec.Size), c.roomSize)
 	if err := c.room.Acquire(c.ctx, q.weight); err != nil {
 		return context.Cause(c.ctx)
 	}
 	d := rec.Detach()
-	payload := d.Payload
 	q.rec, q.ready = d, make(chan struct{})
-	return c.workers.do(len(payload), func() error {
+	return c.workers.do(len(d.Payload), func() error {
 		defer close(q.ready)
-		q.plain, q.err = format.DecodePayload(nil, d)
-		format.FreePayload(payload)
+		q.plain, q.err = format.DecodeTaken(d)
 		return nil
 	})
 }

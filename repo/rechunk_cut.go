@@ -28,11 +28,10 @@ type cutter struct {
 	splitter chunker.Splitter
 	name     string
 
-	buf    []byte // what waits to be cut begins at from
-	from   int
-	shared bool       // buf has bytes that may be asked for again
-	run    run        // known bytes, as far as they are not taken yet
-	tail   tree.Piece // the last chunk of a stored run, if what follows decides on it
+	waiting chunker.Waiting
+	shared  bool       // some of what waits may be asked for again
+	run     run        // known bytes, as far as they are not taken yet
+	tail    tree.Piece // the last chunk of a stored run, if what follows decides on it
 
 	offset uint64     // in the file, of what comes next
 	count  int        // chunks and holes of the file so far
@@ -75,31 +74,14 @@ func (c *cutter) bytes(plain []byte, shared bool) error {
 	return c.add(plain, shared)
 }
 
-// add puts bytes behind those that wait to be cut, and cuts.
+// add cuts what waits and plain behind it.
 func (c *cutter) add(plain []byte, shared bool) error {
-	if c.from > 0 {
-		c.buf = append(c.buf[:0], c.buf[c.from:]...)
-		c.from = 0
-	}
-	c.buf = append(c.buf, plain...)
 	c.shared = c.shared || shared
-	return c.split(false)
-}
-
-// split makes chunks of what waits.
-func (c *cutter) split(final bool) error {
-	for c.from < len(c.buf) {
-		n := c.splitter.Cut(c.buf[c.from:], final)
-		if n == 0 {
-			return nil
-		}
-		if err := c.emit(c.buf[c.from : c.from+n]); err != nil {
-			return err
-		}
-		c.from += n
+	err := c.waiting.Cut(c.splitter, plain, c.emit)
+	if c.waiting.Len() == 0 {
+		c.shared = false
 	}
-	c.buf, c.from, c.shared = c.buf[:0], 0, false
-	return nil
+	return err
 }
 
 // emit stores a chunk.
@@ -109,11 +91,9 @@ func (c *cutter) emit(plain []byte) error {
 	if c.shared {
 		c.recent.put(id, plain)
 	}
-	payload := format.AllocPayload(len(plain))
-	copy(payload, plain)
 	c.count++
 	c.last = tree.Piece{ID: id, Size: uint64(len(plain))}
-	return c.s.chunk(&format.Data{ID: id, Size: uint32(len(plain)), Codec: format.CodecNone, Payload: payload, Checked: true})
+	return c.s.cut(id, plain)
 }
 
 // keep takes over a chunk that is stored.
@@ -151,7 +131,9 @@ func (c *cutter) endData() error {
 		c.tail = tree.Piece{}
 		return c.keep(p)
 	}
-	return c.split(true)
+	err := c.waiting.End(c.splitter, c.emit)
+	c.shared = false
+	return err
 }
 
 // readTail cuts the chunk whose end what follows decides on: more bytes follow.
@@ -218,7 +200,7 @@ func (c *cutter) takePiece(p tree.Piece, lo, hi uint64) error {
 		return err
 	}
 	whole := lo == 0 && hi == p.Size
-	if !whole || len(c.buf) > 0 || !c.sameCuts() {
+	if !whole || c.waiting.Len() > 0 || !c.sameCuts() {
 		return c.read(p, lo, hi)
 	}
 	if c.run.pieces.last() {
@@ -326,8 +308,7 @@ func (c *cutter) again(offset, size uint64) error {
 		}
 	}
 	if missing := int(size) - len(plain); missing > 0 {
-		begin := c.from + int(offset-stored)
-		plain = append(plain, c.buf[begin:begin+missing]...)
+		plain = append(plain, c.waiting.Bytes()[offset-stored:][:missing]...)
 	}
 	return c.add(plain, true)
 }

@@ -524,9 +524,9 @@ type brokenStore struct {
 	broken bool
 }
 
-func (b *brokenStore) Create(ctx context.Context, name string, data []byte) error {
+func (b *brokenStore) Create(ctx context.Context, name string, data ...[]byte) error {
 	if b.broken && strings.HasPrefix(name, "packs/") {
 		return errors.New("out of order")
 	}
-	return b.Store.Create(ctx, name, data)
+	return b.Store.Create(ctx, name, data...)
 }

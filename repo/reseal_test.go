@@ -301,9 +301,9 @@ func (h *callHook) step() {
 	}
 }
 
-func (h *callHook) Create(ctx context.Context, name string, data []byte) error {
+func (h *callHook) Create(ctx context.Context, name string, data ...[]byte) error {
 	h.step()
-	return h.Store.Create(ctx, name, data)
+	return h.Store.Create(ctx, name, data...)
 }
 
 func (h *callHook) Delete(ctx context.Context, name string) error {

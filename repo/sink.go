@@ -415,8 +415,33 @@ func (s *Sink) keep(d *format.Data) error {
 	if s.opts.Recompress && plain != nil {
 		codec, payload = pack.CodecNone, plain
 	}
+	return s.keepNew(d.ID, label, d.Size, codec, payload)
+}
+
+// cut stores a chunk that was made here, and appends it to the content that is
+// arriving. plain is copied only if the repository does not hold it.
+func (s *Sink) cut(id format.ID, plain []byte) error {
+	size := uint32(len(plain))
+	label := s.r.label.LabelOf(seal.ChunkData, id)
+	fresh, err := s.r.index.Claim(label)
+	if err == nil && fresh {
+		own := format.AllocPayload(len(plain))
+		copy(own, plain)
+		err = s.pool.do(len(own), func() error {
+			defer format.FreePayload(own)
+			return s.keepNew(id, label, size, pack.CodecNone, own)
+		})
+	}
+	if err != nil {
+		return err
+	}
+	return s.named(id, uint64(size))
+}
+
+// keepNew stores a chunk that was claimed.
+func (s *Sink) keepNew(id format.ID, label seal.Label, size uint32, codec pack.Codec, payload []byte) error {
 	if codec == pack.CodecNone {
-		buf := format.AllocPayload(format.PayloadSizeMax(int(d.Size)))
+		buf := format.AllocPayload(format.PayloadSizeMax(int(size)))
 		defer format.FreePayload(buf)
 		c, encoded, err := format.EncodePayload(buf[:0], payload, s.opts.Compression)
 		if err != nil {
@@ -426,11 +451,11 @@ func (s *Sink) keep(d *format.Data) error {
 			codec, payload = pack.CodecZstd, encoded
 		}
 	}
-	if err := s.session.data.add(d.ID, label, codec, d.Size, payload); err != nil {
+	if err := s.session.data.add(id, label, codec, size, payload); err != nil {
 		s.r.index.Unclaim(label)
 		return err
 	}
-	s.newData.count(d.Size, len(payload))
+	s.newData.count(size, len(payload))
 	return nil
 }
 

@@ -22,11 +22,11 @@ type failing struct {
 
 var errFull = errors.New("the disk is full")
 
-func (f *failing) Create(ctx context.Context, name string, data []byte) error {
+func (f *failing) Create(ctx context.Context, name string, data ...[]byte) error {
 	if f.prefix != "" && strings.HasPrefix(name, f.prefix) {
 		return errFull
 	}
-	return f.Store.Create(ctx, name, data)
+	return f.Store.Create(ctx, name, data...)
 }
 
 // TestImportAfterOneThatFailed imports again through the same Repository: what

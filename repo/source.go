@@ -57,7 +57,8 @@ func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (for
 	for _, s := range list {
 		byID[s.ID] = s
 	}
-	e := &exporter{r: r, opts: opts, sent: newIDSet(), room: semaphore.NewWeighted(inFlightMax), windows: make(chan *window, windowsMax)}
+	e := &exporter{r: r, opts: opts, sent: newIDSet(), roomSize: inFlightMax(r.workers()), windows: make(chan *window, windowsMax)}
+	e.room = semaphore.NewWeighted(e.roomSize)
 	e.ctx, e.cancel = context.WithCancelCause(ctx)
 	if len(opts.Snapshots) == 0 {
 		if len(damage) > 0 {
@@ -116,15 +117,16 @@ type exporter struct {
 	broken map[format.ID]bool // snapshots of whose listings a part is lost
 
 	// Of the walking goroutine.
-	sent    *idSet // chunks carried so far
-	multi   *idSet // chunks that come more than once; nil: not known
-	win     *window
-	room    *semaphore.Weighted
-	fetch   sync.WaitGroup
-	current format.ID // the snapshot that is being sent
-	counts  format.Progress
-	damaged format.Loss // entries of the current snapshot of which something is lost
-	scratch format.Entry
+	sent     *idSet // chunks carried so far
+	multi    *idSet // chunks that come more than once; nil: not known
+	win      *window
+	room     *semaphore.Weighted
+	roomSize int64
+	fetch    sync.WaitGroup
+	current  format.ID // the snapshot that is being sent
+	counts   format.Progress
+	damaged  format.Loss // entries of the current snapshot of which something is lost
+	scratch  format.Entry
 
 	// Of the consumer.
 	windows chan *window
@@ -453,7 +455,7 @@ func (e *exporter) emit(rec format.Record) error {
 
 // emitData appends a data record whose payload is fetched later.
 func (e *exporter) emitData(d *format.Data) error {
-	size := min(int64(d.Size), inFlightMax)
+	size := min(int64(d.Size), e.roomSize)
 	if e.win.bytes > 0 && e.win.bytes+size > windowBytesMax {
 		if err := e.sendWindow(); err != nil {
 			return err

@@ -9,8 +9,9 @@ import (
 )
 
 // inFlightMax bounds the bytes of payloads that wait for a worker or are being
-// worked on. A chunk that has more goes alone.
-const inFlightMax = 24 << 20
+// worked on. A chunk that has more goes alone. It is enough for the workers, and
+// not more: what lies in memory in vain has the collector run the more often.
+func inFlightMax(workers int) int64 { return min(8+4*int64(workers), 24) << 20 }
 
 func (r *Repository) workers() int {
 	if r.opts.Workers > 0 {
@@ -26,6 +27,7 @@ type pool struct {
 	cancel context.CancelCauseFunc
 	jobs   chan job
 	room   *semaphore.Weighted
+	most   int64          // that one job takes of the room
 	closed sync.WaitGroup // goroutines
 
 	mu   sync.Mutex
@@ -39,7 +41,8 @@ type job struct {
 }
 
 func newPool(ctx context.Context, workers int) *pool {
-	p := &pool{jobs: make(chan job, 4*workers), room: semaphore.NewWeighted(inFlightMax)}
+	p := &pool{jobs: make(chan job, 4*workers), most: inFlightMax(workers)}
+	p.room = semaphore.NewWeighted(p.most)
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	p.idle.L = &p.mu
 	for range workers {
@@ -62,7 +65,7 @@ func newPool(ctx context.Context, workers int) *pool {
 
 // do gives a job that holds size bytes to a worker; it waits for room.
 func (p *pool) do(size int, run func() error) error {
-	weight := min(int64(size), inFlightMax)
+	weight := min(int64(size), p.most)
 	if err := p.room.Acquire(p.ctx, weight); err != nil {
 		return context.Cause(p.ctx)
 	}

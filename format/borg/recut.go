@@ -23,11 +23,10 @@ type recutter struct {
 	splitter chunker.Splitter
 	ahead    uint64 // bytes behind a cut that it depends on
 
-	buf    []byte // what waits to be cut begins at from
-	from   int
-	run    knownRun
-	file   *filling
-	offset uint64 // in the file, of what comes next
+	waiting chunker.Waiting
+	run     knownRun
+	file    *filling
+	offset  uint64 // in the file, of what comes next
 
 	single []byte // the frame in which the only chunk of the file so far came
 	solo   int    // its size
@@ -103,7 +102,7 @@ func (c *recutter) close() error {
 func (c *recutter) begin(f *filling) {
 	c.file, c.offset, c.run, c.single, c.solo = f, 0, knownRun{}, nil, 0
 	c.splitter.Reset()
-	c.buf, c.from = c.buf[:0], 0
+	c.waiting.Drop()
 }
 
 // data takes new bytes, which it gives back to the pool. frame is what they came
@@ -127,31 +126,12 @@ func (c *recutter) data(d *format.Data, plain, frame []byte) error {
 	return c.add(plain)
 }
 
-// add puts bytes behind those that wait to be cut, and cuts.
+// add cuts what waits and plain behind it.
 func (c *recutter) add(plain []byte) error {
-	if c.from > 0 {
-		c.buf = append(c.buf[:0], c.buf[c.from:]...)
-		c.from = 0
-	}
-	c.buf = append(c.buf, plain...)
-	return c.split(false)
+	return c.waiting.Cut(c.splitter, plain, c.emitPlain)
 }
 
-// split makes chunks of what waits.
-func (c *recutter) split(final bool) error {
-	for c.from < len(c.buf) {
-		n := c.splitter.Cut(c.buf[c.from:], final)
-		if n == 0 {
-			return nil
-		}
-		if err := c.emit(c.buf[c.from:c.from+n], nil); err != nil {
-			return err
-		}
-		c.from += n
-	}
-	c.buf, c.from = c.buf[:0], 0
-	return nil
-}
+func (c *recutter) emitPlain(plain []byte) error { return c.emit(plain, nil) }
 
 // emit stores a chunk. Its turn in the file is kept while it is compressed.
 func (c *recutter) emit(plain, frame []byte) error {
@@ -245,7 +225,7 @@ func (c *recutter) advance(final, end bool) error {
 	for r.of != nil && r.lo < r.hi {
 		i := r.of.at(r.lo)
 		start, stop := r.of.start(i), r.of.ends[i]
-		if c.from == len(c.buf) && r.lo == start && r.of.own {
+		if c.waiting.Len() == 0 && r.lo == start && r.of.own {
 			atEnd := end && stop == r.hi && i == len(r.of.refs)-1
 			if atEnd || c.settled(i) {
 				if err := c.keep(r.of.refs[i]); err != nil {
@@ -294,14 +274,14 @@ func (c *recutter) feed(i int, stop uint64) error {
 // the run that can be taken over as it is.
 func (c *recutter) rewind() {
 	r := &c.run
-	waits := uint64(len(c.buf) - c.from)
+	waits := uint64(c.waiting.Len())
 	if waits == 0 || waits > r.fed || !r.of.own {
 		return
 	}
 	start := r.lo - waits
 	if i := r.of.at(start); i < len(r.of.refs) && r.of.start(i) == start && c.settled(i) {
 		r.lo, r.fed = start, 0
-		c.buf, c.from = c.buf[:0], 0
+		c.waiting.Drop()
 		c.splitter.Reset()
 	}
 }
@@ -311,13 +291,13 @@ func (c *recutter) end(f *filling, r *format.EOF) error {
 	if err := c.advance(true, true); err != nil {
 		return err
 	}
-	if waits := c.buf[c.from:]; len(waits) > 0 && c.single != nil && len(waits) == c.solo {
+	if waits := c.waiting.Bytes(); len(waits) > 0 && c.single != nil && len(waits) == c.solo {
 		if err := c.emit(waits, c.single); err != nil {
 			return err
 		}
-		c.from = len(c.buf)
+		c.waiting.Drop()
 	}
-	if err := c.split(true); err != nil {
+	if err := c.waiting.End(c.splitter, c.emitPlain); err != nil {
 		return err
 	}
 	c.serial++
@@ -448,8 +428,7 @@ func (c *recutter) earlier(offset, size uint64) ([]byte, error) {
 	for cut := of.size(); uint64(len(plain)) < size; {
 		at := offset + uint64(len(plain))
 		if at >= cut {
-			begin := c.from + int(at-cut)
-			return append(plain, c.buf[begin:begin+int(size)-len(plain)]...), nil
+			return append(plain, c.waiting.Bytes()[at-cut:][:int(size)-len(plain)]...), nil
 		}
 		i := of.at(at)
 		piece, err := c.pieces.plain(c.s, of.refs[i])

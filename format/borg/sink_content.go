@@ -65,11 +65,10 @@ func (s *Sink) decodeToCut(d *format.Data) error {
 	keep := d.Codec == format.CodecZstd && !s.opts.Compression.again && int(d.Size) <= s.cut.splitter.Min()
 	var plain, frame []byte
 	return s.arrive.do(int(d.Size)+len(d.Payload), func() (err error) {
-		plain, err = format.DecodePayload(nil, d)
-		if keep && err == nil && saysSize(d.Payload) {
+		if keep && saysSize(d.Payload) {
 			frame = append([]byte(nil), d.Payload...)
 		}
-		format.FreePayload(d.Payload)
+		plain, err = format.DecodeTaken(d)
 		return err
 	}, func() error {
 		s.progress.Bytes += uint64(d.Size)

@@ -288,3 +288,50 @@ func TestKeyedHides(t *testing.T) {
 		}
 	}
 }
+
+// TestWaiting cuts streams that come in pieces of any sizes, and wants the chunks
+// of the whole.
+func TestWaiting(t *testing.T) {
+	for _, text := range smallTexts {
+		t.Run(text, func(t *testing.T) {
+			factory := newFactory(t, text)
+			rapid.Check(t, func(t *rapid.T) {
+				length := rapid.IntRange(0, 100).Draw(t, "length") * rapid.SampledFrom([]int{1, 64, 997, 4096}).Draw(t, "unit")
+				if text == "fixed:1" {
+					length /= 100
+				}
+				data := mixedBytes(rapid.Uint64().Draw(t, "seed"), length)
+				s, want := factory.Splitter(), lengthsOf(factory.Splitter(), data)
+				var w chunker.Waiting
+				var got []int
+				var whole []byte
+				emit := func(chunk []byte) error {
+					got, whole = append(got, len(chunk)), append(whole, chunk...)
+					return nil
+				}
+				for rest := data; len(rest) > 0; {
+					n := min(len(rest), 1+rapid.SampledFrom([]int{0, 1, 63, 1000, 4096, 70_000, 1 << 20}).Draw(t, "piece"))
+					if len(data) > 1<<12 {
+						n = min(len(rest), max(n, len(data)/20))
+					}
+					if err := w.Cut(s, bytes.Clone(rest[:n]), emit); err != nil {
+						t.Fatal(err)
+					}
+					rest = rest[n:]
+					if !bytes.Equal(append(bytes.Clone(whole), w.Bytes()...), data[:len(data)-len(rest)]) {
+						t.Fatal("chunks and what waits are not the bytes so far")
+					}
+					if w.Len() >= s.Max() {
+						t.Fatalf("%d bytes wait", w.Len())
+					}
+				}
+				if err := w.End(s, emit); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(want, got); diff != "" || !bytes.Equal(whole, data) || w.Len() != 0 {
+					t.Fatalf("cuts of the whole (-) and in pieces (+):\n%s", diff)
+				}
+			})
+		})
+	}
+}

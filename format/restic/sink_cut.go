@@ -65,12 +65,11 @@ func (c *cutter) data(r *format.Data) error {
 		c.whole = &piece{ChunkRef: format.ChunkRef{ID: d.ID, Size: d.Size}, data: d}
 		return nil
 	}
-	plain, err := format.DecodePayload(nil, d)
+	plain, err := format.DecodeTaken(d)
 	if err != nil {
 		return err
 	}
 	defer format.FreePayload(plain)
-	format.FreePayload(d.Payload)
 	return c.feedChunk(d.ID, plain)
 }
 

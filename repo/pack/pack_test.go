@@ -74,10 +74,11 @@ func fill(t testing.TB, suite seal.Suite, chunks []chunk) ([]byte, Listed) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if int64(len(object)) != seal.PaddedSize(int64(length)) || info.Size != int64(len(object)) || int(info.Count) != count {
-		t.Fatalf("a pack of %d bytes and %d chunks became an object of %d: %+v", length, count, len(object), info)
+	whole := bytes.Join(object, nil)
+	if int64(len(whole)) != seal.PaddedSize(int64(length)) || info.Size != int64(len(whole)) || int(info.Count) != count {
+		t.Fatalf("a pack of %d bytes and %d chunks became an object of %d: %+v", length, count, len(whole), info)
 	}
-	return bytes.Clone(object), Listed{info, entries}
+	return whole, Listed{info, entries}
 }
 
 func stored(t testing.TB, name string, object []byte) *mem.Store {

@@ -85,10 +85,11 @@ func makePack(t *testing.T, suite seal.Suite) (packVector, Listed) {
 		c.ID, c.Label = id[:], label[:]
 		v.Chunks = append(v.Chunks, c)
 	}
-	object, info, entries, err := w.Finish()
+	parts, info, entries, err := w.Finish()
 	if err != nil {
 		t.Fatal(err)
 	}
+	object := bytes.Join(parts, nil)
 	for i, e := range entries {
 		v.Chunks[i].Offset, v.Chunks[i].Stored = e.Offset, e.StoredSize
 	}

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"sync"
 
+	"github.com/bk-backup/bk/format"
 	"github.com/bk-backup/bk/repo/seal"
 )
 
@@ -18,20 +18,10 @@ const (
 	// a session makes little of them.
 	DataSizeAim = 16 << 20
 	MetaSizeAim = 4 << 20
-	// bufferSizeMax is the largest buffer that is kept for another pack.
-	bufferSizeMax = 64 << 20
+	// partSize is what a pack grows by in memory: what is not filled yet need not
+	// be there, nor in one piece.
+	partSize = 1 << 20
 )
-
-// dataBuffers and metaBuffers hold *[]byte of the sizes that are aimed at.
-var dataBuffers, metaBuffers sync.Pool
-
-// buffersOf returns the pool for packs of a kind, and the size of its buffers.
-func buffersOf(kind seal.Kind) (*sync.Pool, int) {
-	if kind == seal.KindMetaPack {
-		return &metaBuffers, MetaSizeAim
-	}
-	return &dataBuffers, DataSizeAim
-}
 
 // Writer fills one pack, in memory. It must not be used concurrently: every
 // worker has its own.
@@ -40,8 +30,8 @@ type Writer struct {
 	client  seal.ClientID
 	chunks  *seal.AEAD
 	keys    *seal.Keys
-	buffer  *[]byte // from the pool
-	object  []byte  // what of the pack there is; lies in *buffer unless that was too small
+	parts   [][]byte // of the object so far, in buffers of format.AllocPayload; only the last one grows
+	size    int      // bytes of the parts
 	sum     hash.Hash
 	entries []Entry
 	ad      []byte
@@ -64,15 +54,30 @@ func NewWriter(secret *seal.Key, h seal.Header, client seal.ClientID, rand io.Re
 		return nil, err
 	}
 	w := &Writer{header: h, client: client, chunks: chunks, keys: keys, sum: sha256.New()}
-	pool, size := buffersOf(h.Kind)
-	if w.buffer, _ = pool.Get().(*[]byte); w.buffer == nil {
-		b := make([]byte, 0, size)
-		w.buffer = &b
-	}
-	w.object = h.Append((*w.buffer)[:0])
-	w.sum.Write(w.object)
+	w.grow(h.Append(w.room(seal.HeaderSize)))
 	return w, nil
 }
+
+// room returns the last part, with room for n bytes more.
+func (w *Writer) room(n int) []byte {
+	if last := len(w.parts) - 1; last >= 0 && cap(w.parts[last])-len(w.parts[last]) >= n {
+		return w.parts[last]
+	}
+	w.parts = append(w.parts, format.AllocPayload(max(partSize, n))[:0])
+	return w.parts[len(w.parts)-1]
+}
+
+// grow takes the last part as it is now, with more bytes at its end.
+func (w *Writer) grow(last []byte) {
+	part := &w.parts[len(w.parts)-1]
+	added := last[len(*part):]
+	w.size += len(added)
+	w.sum.Write(added)
+	*part = last
+}
+
+// headerBytes is the encoded header, with which the first part begins.
+func (w *Writer) headerBytes() []byte { return w.parts[0][:seal.HeaderSize] }
 
 // Add seals a chunk's payload as the next one of the pack: rawSize plain bytes,
 // encoded by codec. payload is only read, and not after the call. A chunk that
@@ -82,7 +87,7 @@ func (w *Writer) Add(label seal.Label, codec Codec, rawSize uint32, payload []by
 	if w.done {
 		return errFinished
 	}
-	e := Entry{Label: label, Codec: codec, RawSize: rawSize, Offset: uint32(len(w.object))}
+	e := Entry{Label: label, Codec: codec, RawSize: rawSize, Offset: uint32(w.size)}
 	size := w.sizeMin(1) + int64(len(payload)) + seal.Overhead
 	if seal.PaddedSize(size) > SizeMax {
 		return fmt.Errorf("add chunk %s: the pack would have %d bytes: %w", label, size, seal.ErrTooLarge)
@@ -91,9 +96,8 @@ func (w *Writer) Add(label seal.Label, codec Codec, rawSize uint32, payload []by
 	if err := e.check(); err != nil {
 		return fmt.Errorf("add chunk %s: %w", label, err)
 	}
-	w.ad = appendChunkAD(w.ad[:0], w.object[:seal.HeaderSize], &label, codec, rawSize)
-	w.object = w.chunks.Seal(w.object, uint64(len(w.entries)), payload, w.ad)
-	w.sum.Write(w.object[e.Offset:])
+	w.ad = appendChunkAD(w.ad[:0], w.headerBytes(), &label, codec, rawSize)
+	w.grow(w.chunks.Seal(w.room(len(payload)+seal.Overhead), uint64(len(w.entries)), payload, w.ad))
 	w.entries = append(w.entries, e)
 	return nil
 }
@@ -107,13 +111,13 @@ func (w *Writer) Count() int { return len(w.entries) }
 
 // sizeMin is Len if there were so many entries more.
 func (w *Writer) sizeMin(more int) int64 {
-	return int64(len(w.object)) + directorySizeMin + int64(len(w.entries)+more)*entrySize + seal.Overhead + trailerSize
+	return int64(w.size) + directorySizeMin + int64(len(w.entries)+more)*entrySize + seal.Overhead + trailerSize
 }
 
-// Finish completes the pack with its directory and padding. object is to be
-// stored under info.ObjectName(); it is the writer's and stays until Release.
-// entries is the caller's. A pack without chunks is refused.
-func (w *Writer) Finish() (object []byte, info Info, entries []Entry, err error) {
+// Finish completes the pack with its directory and padding. object, in parts, is
+// to be stored under info.ObjectName(); it is the writer's and stays until
+// Release. entries is the caller's. A pack without chunks is refused.
+func (w *Writer) Finish() (object [][]byte, info Info, entries []Entry, err error) {
 	if w.done {
 		return nil, info, nil, errFinished
 	}
@@ -125,47 +129,43 @@ func (w *Writer) Finish() (object []byte, info Info, entries []Entry, err error)
 	if err != nil {
 		return nil, info, nil, err
 	}
-	offset := len(w.object)
+	offset := w.size
 	size := int(seal.PaddedSize(w.sizeMin(0)))
-	directoryEnd := size - trailerSize
+	directorySize := size - trailerSize - offset
 
-	w.object = append(w.object, w.client[:]...)
-	w.object = binary.BigEndian.AppendUint32(w.object, uint32(len(w.entries)))
+	last := w.room(size - offset)
+	directory := append(last[len(last):], w.client[:]...)
+	directory = binary.BigEndian.AppendUint32(directory, uint32(len(w.entries)))
 	for i := range w.entries {
-		w.object = w.entries[i].append(w.object)
+		directory = w.entries[i].append(directory)
 	}
-	w.object = append(w.object, make([]byte, size-len(w.object))...)
-	header := w.object[:seal.HeaderSize]
-	aead.Seal(w.object[:offset], 0, w.object[offset:directoryEnd-seal.Overhead], header)
+	written := len(directory)
+	directory = directory[:directorySize-seal.Overhead]
+	clear(directory[written:])
+	last = aead.Seal(last, 0, directory, w.headerBytes())
 
 	var trailer [trailerSize]byte
 	binary.BigEndian.PutUint64(trailer[0:], uint64(offset))
-	binary.BigEndian.PutUint32(trailer[8:], uint32(directoryEnd-offset))
+	binary.BigEndian.PutUint32(trailer[8:], uint32(directorySize))
 	binary.BigEndian.PutUint32(trailer[12:], uint32(len(w.entries)))
-	aead.Seal(w.object[:directoryEnd], 1, trailer[:trailerSize-seal.Overhead], header)
-	w.sum.Write(w.object[offset:])
+	w.grow(aead.Seal(last, 1, trailer[:trailerSize-seal.Overhead], w.headerBytes()))
 
 	info = Info{
 		Kind: w.header.Kind, Suite: w.header.Suite, Epoch: w.header.Epoch, Salt: w.header.Salt,
 		Size: int64(size), Writer: w.client, Count: uint32(len(w.entries)),
 	}
 	w.sum.Sum(info.Name[:0])
-	return w.object, info, w.entries, nil
+	return w.parts, info, w.entries, nil
 }
 
 // Release gives the memory of the pack back, for other packs: the object that
 // Finish returned must not be used any more, nor the writer. A writer that is
 // not released costs nothing but that memory, until it is collected.
 func (w *Writer) Release() {
-	if w.buffer == nil {
-		return
+	for _, part := range w.parts {
+		format.FreePayload(part)
 	}
-	if cap(w.object) <= bufferSizeMax {
-		*w.buffer = w.object[:0]
-		pool, _ := buffersOf(w.header.Kind)
-		pool.Put(w.buffer)
-	}
-	w.done, w.buffer, w.object = true, nil, nil
+	w.done, w.parts = true, nil
 }
 
 var errFinished = errors.New("the pack is finished already")

@@ -12,7 +12,7 @@ func ReadOnly(r Reader) Store { return readOnly{r} }
 
 type readOnly struct{ Reader }
 
-func (s readOnly) Create(_ context.Context, name string, _ []byte) error {
+func (s readOnly) Create(_ context.Context, name string, _ ...[]byte) error {
 	return s.refuse("create", name)
 }
 

@@ -97,10 +97,10 @@ func (r *retry) Now(ctx context.Context) (now time.Time, err error) {
 	return now, err
 }
 
-func (r *retry) Create(ctx context.Context, name string, data []byte) error {
+func (r *retry) Create(ctx context.Context, name string, data ...[]byte) error {
 	uncertain := false
 	err := r.repeat(ctx, "create", name, func(ctx context.Context) error {
-		err := r.Store.Create(ctx, name, data)
+		err := r.Store.Create(ctx, name, data...)
 		if uncertain && errors.Is(err, ErrExists) {
 			same, readErr := r.holds(ctx, name, data)
 			if readErr != nil {
@@ -127,13 +127,23 @@ func (r *retry) Create(ctx context.Context, name string, data []byte) error {
 	return err
 }
 
-// holds says whether an object is there and consists of data.
-func (r *retry) holds(ctx context.Context, name string, data []byte) (bool, error) {
-	held, err := r.Store.Get(ctx, name, int64(len(data)))
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrTooLarge) {
+// holds says whether an object is there and consists of the parts of data.
+func (r *retry) holds(ctx context.Context, name string, data [][]byte) (bool, error) {
+	size := 0
+	for _, part := range data {
+		size += len(part)
+	}
+	held, err := r.Store.Get(ctx, name, int64(size))
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrTooLarge) || err == nil && len(held) != size {
 		return false, nil
 	}
-	return bytes.Equal(held, data), err
+	for _, part := range data {
+		if err != nil || !bytes.Equal(held[:len(part)], part) {
+			return false, err
+		}
+		held = held[len(part):]
+	}
+	return true, err
 }
 
 func (r *retry) Delete(ctx context.Context, name string) error {

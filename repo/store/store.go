@@ -70,13 +70,14 @@ type Store interface {
 	// returns after it is durable. If there is an object of that name already
 	// it fails with ErrExists, and that object is durable too; of concurrent
 	// creators exactly one succeeds. Nobody ever sees a part of an object.
-	// data is only read, and not after the call. After any other error the
-	// object may or may not exist, and exists whole if it does.
+	// The object is what the parts of data are together; they are only read, and
+	// not after the call. After any other error the object may or may not exist,
+	// and exists whole if it does.
 	//
 	// The name must satisfy CheckName, and no name may be a directory of
 	// another one: with an object "a" there must be no "a/b". Storage may
 	// refuse the second; the first stays what it was.
-	Create(ctx context.Context, name string, data []byte) error
+	Create(ctx context.Context, name string, data ...[]byte) error
 
 	// Delete removes an object and returns after that is durable, or fails
 	// with ErrNotFound. A name that was deleted should not be used again:

@@ -497,7 +497,7 @@ func tree(t *testing.T, root string) []string {
 func TestRepeatedLink(t *testing.T) {
 	s := create(t, Options{})
 	s.linksOnly = true
-	temporary, err := s.writeTemporary([]byte("content"))
+	temporary, err := s.writeTemporary([][]byte{[]byte("content")})
 	if err != nil {
 		t.Fatal(err)
 	}

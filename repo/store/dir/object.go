@@ -20,7 +20,7 @@ import (
 // Create stores an object. The file is written to tmp/ and made durable there,
 // then it gets its name, and then its directory is made durable: so nobody sees
 // a part of it, not even after a crash.
-func (s *Store) Create(ctx context.Context, name string, data []byte) error {
+func (s *Store) Create(ctx context.Context, name string, data ...[]byte) error {
 	if err := cmp.Or(ctx.Err(), store.CheckName(name)); err != nil {
 		return s.fail("create", name, err)
 	}
@@ -30,7 +30,7 @@ func (s *Store) Create(ctx context.Context, name string, data []byte) error {
 	return nil
 }
 
-func (s *Store) create(ctx context.Context, name string, data []byte) error {
+func (s *Store) create(ctx context.Context, name string, data [][]byte) error {
 	directory, err := s.directory(path.Dir(name))
 	if err != nil {
 		return err
@@ -71,12 +71,16 @@ func (s *Store) exists(name string, directory *os.File) error {
 }
 
 // writeTemporary writes a durable file to tmp/ and returns its path.
-func (s *Store) writeTemporary(data []byte) (string, error) {
+func (s *Store) writeTemporary(data [][]byte) (string, error) {
 	f, temporary, err := s.createTemporary()
 	if err != nil {
 		return "", err
 	}
-	_, err = f.Write(data)
+	for _, part := range data {
+		if _, err = f.Write(part); err != nil {
+			break
+		}
+	}
 	if err == nil {
 		err = s.syncs.file(f)
 	}

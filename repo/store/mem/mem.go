@@ -86,11 +86,11 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 
 // Create stores an object. It refuses a name that would make another one a
 // directory, so that tests notice a layout which a file system cannot hold.
-func (s *Store) Create(ctx context.Context, name string, data []byte) error {
+func (s *Store) Create(ctx context.Context, name string, data ...[]byte) error {
 	if err := cmp.Or(ctx.Err(), store.CheckName(name)); err != nil {
 		return s.fail("create", name, err)
 	}
-	data = bytes.Clone(data)
+	whole := bytes.Join(data, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, found := slices.BinarySearch(s.names, name)
@@ -108,7 +108,7 @@ func (s *Store) Create(ctx context.Context, name string, data []byte) error {
 			}
 		}
 	}
-	s.objects[name] = object{data, s.now().Round(0).UTC()}
+	s.objects[name] = object{whole, s.now().Round(0).UTC()}
 	s.names = slices.Insert(s.names, i, name)
 	return nil
 }

@@ -96,6 +96,9 @@ func testCreate(t *testing.T, s store.Store) {
 	content(t, s, "config/0", "first")
 	must(t, s.Create(ctx, "config/1", nil))
 	content(t, s, "config/1", "")
+	must(t, s.Create(ctx, "config/2", []byte("in "), nil, []byte("par"), []byte("ts")))
+	content(t, s, "config/2", "in parts")
+	want(t, "Create of what exists, in parts", s.Create(ctx, "config/2", []byte("in parts"), []byte("!")), store.ErrExists)
 }
 
 func testNames(t *testing.T, s store.Store) {

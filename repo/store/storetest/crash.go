@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -194,10 +195,11 @@ func (c *Crash) fail(op, name string) error {
 }
 
 // Create stores an object, or crashes.
-func (c *Crash) Create(ctx context.Context, name string, data []byte) error {
-	return c.do("create", name, true, func() error { return c.Store.Create(ctx, name, data) }, func() {
+func (c *Crash) Create(ctx context.Context, name string, data ...[]byte) error {
+	return c.do("create", name, true, func() error { return c.Store.Create(ctx, name, data...) }, func() {
 		if c.Leave != nil {
-			c.Leave(name, data[:len(data)/2])
+			whole := bytes.Join(data, nil)
+			c.Leave(name, whole[:len(whole)/2])
 		}
 	})
 }

@@ -195,9 +195,11 @@ func (f *Faulty) fail(m Method, name string, err error) error {
 }
 
 // Create stores an object or fails.
-func (f *Faulty) Create(ctx context.Context, name string, data []byte) error {
-	err := f.call(ctx, Create, name, func() error { return f.Store.Create(ctx, name, data) }, nil)
-	f.moved(err, &f.counts.BytesWritten, len(data))
+func (f *Faulty) Create(ctx context.Context, name string, data ...[]byte) error {
+	err := f.call(ctx, Create, name, func() error { return f.Store.Create(ctx, name, data...) }, nil)
+	for _, part := range data {
+		f.moved(err, &f.counts.BytesWritten, len(part))
+	}
 	return err
 }
 
