@@ -23,8 +23,17 @@ type SecretSource struct {
 	Twice     bool   // ask twice: a new passphrase
 }
 
-// Passphrase finds it. Without any source it fails with advice.
+// Passphrase finds it, for a key that is derived from it next. Without any source
+// it fails with advice.
 func (app *App) Passphrase(ctx context.Context, src SecretSource) (string, error) {
+	text, err := app.findPassphrase(ctx, src)
+	if err == nil {
+		easeDerivation()
+	}
+	return text, err
+}
+
+func (app *App) findPassphrase(ctx context.Context, src SecretSource) (string, error) {
 	for _, v := range src.Variables {
 		if p, ok := os.LookupEnv(v); ok {
 			return p, nil
