@@ -4,7 +4,8 @@
 // Start with Spec, which names a splitter ("gear:64KiB"), then New, which joins
 // it with a secret into a Factory, and Splitter, which cuts buffers. A splitter
 // does no input or output: whoever makes a stream holds the buffer and asks
-// where its next chunk ends. Resync says which parts of a changed file must be
+// where its next chunk ends; Waiting is the buffer of those who are given a
+// stream piece by piece. Resync says which parts of a changed file must be
 // read and cut again.
 //
 // spec/chunker.md describes each splitter to the byte, and spec/vectors/chunker

@@ -59,6 +59,13 @@ def compare(name, ours, theirs, reps=None, reset=None, cwd=None):
     a = [statistics.median(x) for x in zip(*got[0])]
     b = [statistics.median(x) for x in zip(*got[1])] if got[1] else None
     add(name, a, b)
+    return b
+
+
+def beside(name, command, theirs, fresh):
+    """Adds a row of one more command beside what compare returned."""
+    subprocess.run(["bash", "-c", fresh], check=True, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    add(name, run(command), theirs)
 
 
 def add(name, a, b):
@@ -375,10 +382,10 @@ def from_borg():
     fresh_tar = "rm -rf %s; %s init -e repokey-blake2 %s" % (tarred, BORG, tarred)
     by_disk = "mkdir %s && cd %s && for a in %s; do find . -mindepth 1 -delete && %s extract %s::$a && $RESTIC -q -r %s backup . || exit; done" % (out, out, " ".join(few), BORG, borg, re2)
     fresh_disk = "rm -rf %s %s; $RESTIC -q -r %s init" % (out, re2, re2)
-    for which in (names[-1:], names):
-        theirs = by_tar % (" ".join(which), BORG, borg, BORG, tarred)
-        compare(all_of + "bk, beside %d of them by borg export-tar \\| import-tar" % len(which), into_bk, theirs, reps=1, reset=(fresh_bk, fresh_tar))
-    compare(all_of + "restic, beside %d of them by borg export-tar \\| import-tar" % len(names), into_restic, theirs, reps=1, reset=(fresh_restic, fresh_tar))
+    theirs = compare(all_of + "bk, cut anew by bk-sync, beside %d of them by borg export-tar \\| import-tar" % len(names), "bk-sync -q -r borg:%s --to %s --chunker gear:64KiB" % (borg, taken),
+                     by_tar % (" ".join(names), BORG, borg, BORG, tarred), reps=1, reset=(fresh_bk, fresh_tar))
+    beside(all_of + "bk, cuts kept, in a pipe", into_bk, theirs, fresh_bk)
+    beside(all_of + "restic", into_restic, theirs, fresh_restic)
     compare(all_of + "restic, beside borg extract and restic backup of %d of them" % len(few), into_restic, by_disk, reps=1, reset=(fresh_restic, fresh_disk))
     if RESTIC:
         run("$RESTIC -q -r %s check" % re)
@@ -406,6 +413,11 @@ def gc():
     shutil.rmtree(place, ignore_errors=True)
     subprocess.run(["go", "test", "-count=1", "-timeout=2h", "-run=^TestSynthetic$", "./repo"], check=True, cwd=SCRIPTS + "/../../..",
                    env=dict(env, BK_SYNTHETIC_DIR=place, BK_SYNTHETIC_CHUNKS=chunks))
+    small = WORK + "/bk-small"
+    subprocess.run("rm -rf %s; BK_REPO=%s bk-init -q" % (small, small), shell=True, check=True, env=env)
+    for name, of in (("%s chunks: open and list, cold" % chunks, place), ("%s chunks: open and list, warm" % chunks, place), ("no chunk: open and list", small)):
+        add("open: " + name, run("bk-snapshots -r " + of), None)
+    shutil.rmtree(small)
     for name, flags in (("condemn", ""), ("delete", "--grace 0")):
         add("gc: %s chunks, %s" % (chunks, name), run("bk-gc -r %s %s" % (place, flags)), None)
     shutil.rmtree(place)
