@@ -236,7 +236,7 @@ func (c *cutter) settle(final bool) error {
 		c.took(p.ChunkRef)
 		return c.store(p.data)
 	}
-	plain, err := format.DecodePayload(nil, p.data)
+	plain, err := decodeArrived(p.data)
 	if err != nil {
 		return err
 	}
@@ -251,6 +251,17 @@ func (c *cutter) settle(final bool) error {
 	defer format.FreePayload(plain)
 	format.FreePayload(p.data.Payload)
 	return c.feedChunk(p.ID, plain)
+}
+
+// decodeArrived returns the plain bytes of a chunk of the stream, whose payload
+// stays beside them if it is another one.
+func decodeArrived(d *format.Data) ([]byte, error) {
+	if d.Codec != format.CodecNone {
+		return format.DecodePayload(nil, d)
+	}
+	plain, err := format.DecodeTaken(d)
+	d.Payload = nil
+	return plain, err
 }
 
 // storeChecked has a chunk stored whose plain bytes are those of its id.
