@@ -382,10 +382,11 @@ def from_borg():
     fresh_tar = "rm -rf %s; %s init -e repokey-blake2 %s" % (tarred, BORG, tarred)
     by_disk = "mkdir %s && cd %s && for a in %s; do find . -mindepth 1 -delete && %s extract %s::$a && $RESTIC -q -r %s backup . || exit; done" % (out, out, " ".join(few), BORG, borg, re2)
     fresh_disk = "rm -rf %s %s; $RESTIC -q -r %s init" % (out, re2, re2)
-    theirs = compare(all_of + "bk, cut anew by bk-sync, beside %d of them by borg export-tar \\| import-tar" % len(names), "bk-sync -q -r borg:%s --to %s --chunker gear:64KiB" % (borg, taken),
+    theirs = compare(all_of + "bk, cut anew by bk-sync, beside %d of them by borg export-tar \\| import-tar" % len(names), "bk-sync -q -r borg:%s --to %s --chunker gear:64KiB --compression fastest" % (borg, taken),
                      by_tar % (" ".join(names), BORG, borg, BORG, tarred), reps=1, reset=(fresh_bk, fresh_tar))
     beside(all_of + "bk, cuts kept, in a pipe", into_bk, theirs, fresh_bk)
-    beside(all_of + "restic", into_restic, theirs, fresh_restic)
+    beside(all_of + "restic, cut anew by bk-sync", "bk-sync -q -r borg:%s --to restic:%s --chunker rabin -o compression=fastest" % (borg, re), theirs, fresh_restic)
+    beside(all_of + "restic, cuts kept, in a pipe", into_restic, theirs, fresh_restic)
     compare(all_of + "restic, beside borg extract and restic backup of %d of them" % len(few), into_restic, by_disk, reps=1, reset=(fresh_restic, fresh_disk))
     if RESTIC:
         run("$RESTIC -q -r %s check" % re)
