@@ -176,7 +176,8 @@ def suite(name, first, second):
         show(second)
         compare(name + ": next version", ours, theirs, reps=1, cwd=src)
         compare(name + ": restore to tmpfs", "bk-restore -q -r %s latest:%s -t /dev/shm/bk-bench" % (bk, src), "$RESTIC -q -r %s restore latest -t /dev/shm/bk-bench" % re,
-                reset=("rm -rf /dev/shm/bk-bench",) * 2)
+                # In a virtual machine, whoever first writes to pages that the host took back pays for them.
+                reset=("rm -rf /dev/shm/bk-bench; head -c 5G /dev/zero > /dev/shm/bk-warm; rm -f /dev/shm/bk-warm",) * 2)
         shutil.rmtree("/dev/shm/bk-bench")
         if shutil.which("bk-ls", path=BIN):
             compare(name + ": ls", "bk-ls -l -r %s latest" % bk, "$RESTIC -q -r %s ls -l latest" % re)
