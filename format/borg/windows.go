@@ -11,15 +11,12 @@ import (
 )
 
 const (
+	inFlightMax = 40 // MiB of buffers for content that was asked for and is not yet consumed
+
 	// refCost is what a chunk that refs name counts in a window, of which one can
 	// have 32 Ki.
 	refCost = 128
 )
-
-// inFlightMax is how many bytes of buffers may be taken by content that was asked
-// for and is not yet consumed: enough for the workers, and not more, since what
-// lies in memory in vain has the collector run the more often.
-func inFlightMax(workers int) int64 { return min(8+4*int64(workers), 40) << 20 }
 
 // windowItem is a record, or what will be one.
 type windowItem struct {
@@ -45,7 +42,7 @@ type windows struct {
 func newWindows(ctx context.Context, r *Repository, opts format.ExportOptions) *windows {
 	w := &windows{r: r, opts: opts, ids: spill.NewLog(r.tempDir)}
 	w.Source = prefetch.New(ctx, prefetch.Options[windowItem, want]{
-		Fill: w.fill, Record: w.record, WindowsMax: 2 * r.workers, WeightMax: inFlightMax(r.workers),
+		Fill: w.fill, Record: w.record, WindowsMax: 2 * r.workers, WeightMax: prefetch.WeightMax(r.workers, inFlightMax),
 	})
 	return w
 }

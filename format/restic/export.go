@@ -33,16 +33,14 @@ func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (for
 	}
 	e.out = prefetch.New(ctx, prefetch.Options[format.Record, want]{
 		Fill: e.fill, Record: func(rec *format.Record) (format.Record, error) { return *rec, nil },
-		WindowsMax: r.workers, WeightMax: inFlightMax(r.workers),
+		WindowsMax: r.workers, WeightMax: prefetch.WeightMax(r.workers, inFlightMax),
 	})
 	go e.out.Run(e.produce)
 	return e.out, nil
 }
 
-// inFlightMax is how many bytes of payloads may be asked for and not yet consumed:
-// enough for the workers, and not more, since what lies in memory in vain has the
-// collector run the more often.
-func inFlightMax(workers int) int64 { return min(8+4*int64(workers), 32) << 20 }
+// inFlightMax is how many MiB of payloads may be asked for and not yet consumed.
+const inFlightMax = 32
 
 // exporter makes the records of an export.
 type exporter struct {

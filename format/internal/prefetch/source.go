@@ -31,6 +31,11 @@ type Options[T, W any] struct {
 	WeightMax  int64 // of what was asked for and is not yet consumed
 }
 
+// WeightMax is an Options.WeightMax, in bytes and at most most MiB: enough for the
+// workers, and not more, since what lies in memory in vain has the collector run
+// the more often.
+func WeightMax(workers int, most int64) int64 { return min(8+4*int64(workers), most) << 20 }
+
 // Source is a format.SourceCloser. One goroutine, that of Run, gives it items
 // with Add; others complete them, a window at a time, while Next hands out the
 // records of earlier ones. T is a record, or what will be one; W is what is to
