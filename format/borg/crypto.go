@@ -2,6 +2,7 @@ package borg
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -157,28 +158,67 @@ func (k *keys) stream(iv []byte) cipher.Stream {
 	return cipher.NewCTR(k.block, counter[:])
 }
 
-// open checks an object and returns its content, which is compressed, in the
-// object's own storage.
-func (k *keys) open(object []byte) ([]byte, error) {
+// sealed returns what an encrypted object's MAC is over: the counter and the
+// ciphertext.
+func (k *keys) sealed(object []byte) ([]byte, error) {
 	if len(object) == 0 {
 		return nil, fmt.Errorf("an object without any bytes: %w", ErrDamaged)
 	}
 	if m := mode(object[0]); m != k.mode {
 		return nil, fmt.Errorf("it is of the mode %s, and the repository of %s: %w", m, k.mode, ErrDamaged)
 	}
-	if !k.mode.encrypts() {
-		return object[1:], nil
-	}
-	if len(object) < envelopeSize {
+	if k.mode.encrypts() && len(object) < envelopeSize {
 		return nil, fmt.Errorf("an encrypted object of %d bytes is shorter than %d: %w", len(object), envelopeSize, ErrDamaged)
 	}
-	sealed := object[1+macSize:]
+	if !k.mode.encrypts() {
+		return nil, nil
+	}
+	return object[1+macSize:], nil
+}
+
+// open checks an object and returns its content, which is compressed, in the
+// object's own storage.
+func (k *keys) open(object []byte) ([]byte, error) {
+	if err := k.authentic(object); err != nil {
+		return nil, err
+	}
+	return k.decrypt(object)
+}
+
+// authentic checks the MAC of an object.
+func (k *keys) authentic(object []byte) error {
+	sealed, err := k.sealed(object)
+	if err != nil || sealed == nil {
+		return err
+	}
 	if sum := k.mac(sealed); subtle.ConstantTimeCompare(sum[:], object[1:1+macSize]) != 1 {
-		return nil, fmt.Errorf("%w: %w", errMAC, ErrDamaged)
+		return fmt.Errorf("%w: %w", errMAC, ErrDamaged)
+	}
+	return nil
+}
+
+// decrypt returns the content of an object in the object's own storage. Nothing
+// has been checked of it: whoever calls it checks the id of what the content
+// decompresses to, which in all modes with keys is a MAC itself, over more bytes.
+// borg's mode authenticated has no other. Called again, it restores the object.
+func (k *keys) decrypt(object []byte) ([]byte, error) {
+	sealed, err := k.sealed(object)
+	switch {
+	case err != nil:
+		return nil, err
+	case sealed == nil:
+		return object[1:], nil
 	}
 	content := sealed[ivSize:]
 	k.stream(sealed[:ivSize]).XORKeyStream(content, content)
 	return content, nil
+}
+
+// cause says why an object that was decrypted, but not authenticated, is not
+// what it should be: err, unless it does not authenticate.
+func (k *keys) cause(object []byte, err error) error {
+	_, _ = k.decrypt(object) // it is what it was
+	return cmp.Or(k.authentic(object), err)
 }
 
 // appendObject makes an object of content that is compressed. iv is the number

@@ -274,7 +274,11 @@ func FuzzObject(f *testing.F) {
 			t.Fatalf("%q", got)
 		}
 		k = testKeys(t, modeRepokeyBlake2)
-		if _, _, err := k.openContent(append([]byte{byte(modeRepokeyBlake2)}, content...)); err == nil {
+		object[0] = byte(modeRepokeyBlake2)
+		if _, _, err := k.openChunk(k.id(plain), uint32(len(plain)), object); err == nil {
+			t.Fatal("it has that id")
+		}
+		if _, err := k.openManifest(object); err == nil {
 			t.Fatal("it authenticates")
 		}
 	})

@@ -257,31 +257,35 @@ func readZstd(plain, b []byte) (int, error) {
 	return len(out), err
 }
 
-// openContent decrypts an object in its own storage and says how its content is
-// compressed.
-func (k *keys) openContent(object []byte) (codec, []byte, error) {
+// openManifest returns the plain content of the manifest, whose id says nothing.
+func (k *keys) openManifest(object []byte) ([]byte, error) {
 	content, err := k.open(object)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
-	return splitCodec(content)
+	c, packed, err := splitCodec(content)
+	if err != nil {
+		return nil, err
+	}
+	return decompress(c, packed, plainSizeMax)
 }
 
 // openPlain returns the plain content of an object whose size is not known, and
-// checks that it is the object of this id. The manifest's id says nothing.
-func (k *keys) openPlain(id objectID, object []byte) ([]byte, error) {
-	c, packed, err := k.openContent(object)
+// checks that it is the object of this id.
+func (k *keys) openPlain(id objectID, object []byte) (plain []byte, err error) {
+	content, err := k.decrypt(object)
 	if err != nil {
 		return nil, err
 	}
-	plain, err := decompress(c, packed, plainSizeMax)
-	if err != nil {
-		return nil, err
+	c, packed, err := splitCodec(content)
+	if err == nil {
+		plain, err = decompress(c, packed, plainSizeMax)
 	}
-	if id != manifestID {
-		if got := k.id(plain); got != id {
-			return nil, fmt.Errorf("its content has the id %s: %w", got, ErrDamaged)
-		}
+	if err == nil {
+		err = k.isOf(id, plain)
+	}
+	if err != nil {
+		return nil, k.cause(object, err)
 	}
 	return plain, nil
 }
@@ -290,23 +294,32 @@ func (k *keys) openPlain(id objectID, object []byte) ([]byte, error) {
 // format.AllocPayload, after checking its id and its size. If it was compressed
 // with zstd, frame is the frame, in the object's storage.
 func (k *keys) openChunk(id objectID, size uint32, object []byte) (plain, frame []byte, err error) {
-	c, packed, err := k.openContent(object)
+	content, err := k.decrypt(object)
 	if err != nil {
 		return nil, nil, err
 	}
+	c, packed, err := splitCodec(content)
+	if err != nil {
+		return nil, nil, k.cause(object, err)
+	}
 	plain = format.AllocPayload(int(size))
-	err = decompressTo(plain, c, packed)
-	if err == nil {
-		if got := k.id(plain); got != id {
-			err = fmt.Errorf("its content has the id %s: %w", got, ErrDamaged)
-		}
+	if err = decompressTo(plain, c, packed); err == nil {
+		err = k.isOf(id, plain)
 	}
 	if err != nil {
 		format.FreePayload(plain)
-		return nil, nil, err
+		return nil, nil, k.cause(object, err)
 	}
 	if c == codecZstd {
 		frame = packed
 	}
 	return plain, frame, nil
+}
+
+// isOf checks that the object of this id has this plain content.
+func (k *keys) isOf(id objectID, plain []byte) error {
+	if got := k.id(plain); got != id {
+		return fmt.Errorf("its content has the id %s: %w", got, ErrDamaged)
+	}
+	return nil
 }

@@ -279,7 +279,7 @@ func (r *Repository) keyFile(ctx context.Context, opts Options) (*keyBlob, error
 // keys or it say so. Who can write it without the keys could otherwise hide
 // archives, or put one under another's name.
 func (r *Repository) openManifest(object []byte) error {
-	plain, err := r.keys.openPlain(manifestID, object)
+	plain, err := r.keys.openManifest(object)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func (r *Repository) readManifest(ctx context.Context) (*manifest, []byte, error
 		return nil, nil, fmt.Errorf("read the manifest: %w", err)
 	}
 	head := append([]byte(nil), object...) // opening decrypts in place
-	plain, err := r.keys.openPlain(manifestID, object)
+	plain, err := r.keys.openManifest(object)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the manifest: %w", err)
 	}
