@@ -60,7 +60,12 @@ const (
 // come with nil: then counts and digests are not compared, since only a Writer
 // fills them in. Errors are *Error.
 func (c *Checker) Check(rec Record, wire []byte) error {
-	if e := checkRecordAfter(rec, c.pathLast); e != nil {
+	d, isData := rec.(*Data)
+	if isData && wire == nil && d.Nameless() {
+		if e := checkNameless(d); e != nil {
+			return e
+		}
+	} else if e := checkRecordAfter(rec, c.pathLast); e != nil {
 		return e
 	}
 	if e := c.step(rec, wire); e != nil {

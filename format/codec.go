@@ -52,13 +52,15 @@ func checkContent(d *Data, plain []byte) error {
 }
 
 // DecodeTaken is DecodePayload for one who has taken the payload (Data.Take) into
-// a buffer of AllocPayload: it hands over a payload that is plain as it is, and
-// gives any other back, also when it fails.
+// a buffer of AllocPayload: it hands over a payload that is plain as it is, also
+// of a nameless chunk, and gives any other back, also when it fails.
 func DecodeTaken(d *Data) (plain []byte, err error) {
 	payload := d.Payload
 	if d.Codec != CodecNone {
 		plain, err = DecodePayload(nil, d)
-	} else if e := first(checkChunk(&d.ID, d.Size), checkPayload(d)); e != nil {
+	} else if e := first(checkChunkSize(d.Size), checkPayload(d)); e != nil {
+		err = d.place.At(e)
+	} else if e := checkID("id", &d.ID); e != nil && !d.Nameless() {
 		err = d.place.At(e)
 	} else if err = checkContent(d, payload); err == nil {
 		return payload, nil

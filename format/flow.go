@@ -128,6 +128,10 @@ type ExportOptions struct {
 	// ListingOnly leaves all content records but eof out: for programs in the
 	// same process that only look at metadata. Such a stream is not written out.
 	ListingOnly bool
+	// Nameless lets data that comes once go with an id of zeros (Data.Nameless),
+	// where a hash is saved by it: for a receiver in the same process that cuts
+	// all content anew. Such a stream is not written out.
+	Nameless bool
 	// Drop, if set, reports whether an entry is not wanted by its path. What is
 	// dropped is not read. SkipBelow reports that nothing below a dropped
 	// directory can be wanted. isDir is false where that is not known.

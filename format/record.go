@@ -204,6 +204,10 @@ type Data struct {
 	place Place
 }
 
+// Nameless reports that a source in the same process left the id out, as
+// ExportOptions.Nameless allows. No stream that was read has such chunks.
+func (d *Data) Nameless() bool { return d.Checked && d.ID.IsZero() }
+
 // Place says where in a stream a record begins. The zero value is no place: a
 // header comes first.
 type Place struct {

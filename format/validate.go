@@ -377,13 +377,17 @@ func checkRange(key string, offset, size uint64) *Error {
 }
 
 func checkChunk(id *ID, size uint32) *Error {
+	return first(checkChunkSize(size), checkID("id", id))
+}
+
+func checkChunkSize(size uint32) *Error {
 	if size == 0 {
 		return Errorf(ClassField, "a chunk of 0 bytes is less than 1")
 	}
 	if size > ChunkSizeMax {
 		return Errorf(ClassLimit, "a chunk of %d bytes is more than %d", size, ChunkSizeMax)
 	}
-	return checkID("id", id)
+	return nil
 }
 
 func checkData(d *Data) *Error {
@@ -391,6 +395,13 @@ func checkData(d *Data) *Error {
 		return Errorf(ClassField, "there is no codec %q", d.Codec)
 	}
 	return first(checkChunk(&d.ID, d.Size), checkExtra(d.Extra, recordSchemas[KindData]))
+}
+
+// checkNameless checks a chunk that was never on a wire and has no id.
+func checkNameless(d *Data) *Error {
+	named := *d
+	named.ID = ID{1}
+	return checkData(&named)
 }
 
 // checkPayload checks what can be said of a payload without decoding it.

@@ -381,6 +381,46 @@ func TestRechunkRefusesFalseOnce(t *testing.T) {
 	}
 }
 
+// unnamer leaves the ids of chunks out that come once and are plain.
+type unnamer struct{ count int }
+
+// Process implements format.Stage.
+func (u *unnamer) Process(rec format.Record, emit func(format.Record) error) error {
+	if d, ok := rec.(*format.Data); ok && d.Once && d.Codec == format.CodecNone {
+		d.ID, d.Checked = format.ID{}, true
+		u.count++
+	}
+	return emit(rec)
+}
+
+func (*unnamer) Close() error { return nil }
+
+// TestRechunkNameless cuts chunks anew whose ids a source in the same process
+// left out.
+func TestRechunkNameless(t *testing.T) {
+	m := rechunkHistory(rand.New(rand.NewPCG(8, 26)), 5, 8)
+	a, b := newRepo(t, 1), newRepo(t, 2)
+	importModel(t, a, m)
+	src, err := a.Export(t.Context(), format.ExportOptions{Plain: true, Copy: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	cut := chunkersOf(t, b, "gear:64,256,1KiB")
+	sink, err := b.Import(t.Context(), ImportOptions{ChunkerFor: cut})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var u unnamer
+	if err := errors.Join(format.Copy(t.Context(), sink, src, &u), sink.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if u.count < 10 {
+		t.Errorf("%d chunks without an id", u.count)
+	}
+	checkFresh(t, m, b, cut)
+}
+
 // TestRechunkCut breaks a stream off at many places and runs it again.
 func TestRechunkCut(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 25))

@@ -346,7 +346,9 @@ func (s *Sink) came(rec *format.Data) error {
 	s.sum.DataChunks++
 	s.sum.DataBytes += uint64(rec.Size)
 	s.progress.Bytes += uint64(rec.Size)
-	s.sent.add(rec.ID, rec.Size)
+	if !rec.Nameless() {
+		s.sent.add(rec.ID, rec.Size)
+	}
 	if s.noteNow() {
 		return s.note(s.ctx)
 	}

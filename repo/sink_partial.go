@@ -161,9 +161,10 @@ func (a *arrivals) chunk(rec *format.Data) {
 }
 
 // chunkOf notes a chunk that came at an offset of the file that is arriving, and
-// is cut anew by the splitter of that name.
+// is cut anew by the splitter of that name. One without a name cannot be asked for
+// when the import goes on, and is not noted.
 func (a *arrivals) chunkOf(rec *format.Data, by string, offset uint64) {
-	if a.meta == nil {
+	if a.meta == nil || rec.Nameless() {
 		return
 	}
 	last := len(a.files) - 1

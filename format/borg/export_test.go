@@ -174,6 +174,42 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// TestNameless leaves out the ids that nobody asks for, of chunks that come once.
+func TestNameless(t *testing.T) {
+	r := smallHistory(t, modeRepokeyBlake2, codecZstd).open()
+	src, err := r.Export(t.Context(), format.ExportOptions{Nameless: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	named, nameless := 0, 0
+	for {
+		rec, err := src.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, ok := rec.(*format.Data)
+		if !ok {
+			continue
+		}
+		if d.Nameless() {
+			nameless++
+		} else {
+			named++
+		}
+		plain, err := format.DecodeTaken(d.Detach())
+		if err != nil || d.Nameless() != d.Once || !d.Once && d.ID != format.SumID(plain) {
+			t.Errorf("once %v, id %s: %v", d.Once, d.ID, err)
+		}
+	}
+	if named == 0 || nameless == 0 {
+		t.Errorf("%d chunks with and %d without an id", named, nameless)
+	}
+}
+
 func mustSnapshots(t *testing.T, r *Repository) []*format.Snapshot {
 	t.Helper()
 	list, err := r.Snapshots(context.Background())

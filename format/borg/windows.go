@@ -118,10 +118,12 @@ func (w *windows) fill(ctx context.Context, items []windowItem, wants []want) er
 			return err
 		}
 		it := &items[want.number]
-		if w.r.keys.mode.keyed() {
-			it.id = format.SumID(plain)
-		} else {
+		nameless := w.opts.Nameless && it.once && !w.opts.Held && w.opts.HasChunk == nil && w.opts.Arrived == nil
+		switch {
+		case !w.r.keys.mode.keyed():
 			it.id = format.ID(want.id)
+		case !nameless:
+			it.id = format.SumID(plain)
 		}
 		if w.opts.Held || !w.opts.Flat && w.atReceiver(it) {
 			format.FreePayload(plain)
@@ -129,7 +131,7 @@ func (w *windows) fill(ctx context.Context, items []windowItem, wants []want) er
 			return nil
 		}
 		d := &format.Data{ID: it.id, Size: it.size, Codec: format.CodecNone, Once: it.once, Payload: plain, Checked: true}
-		if frame != nil && !w.opts.Plain {
+		if frame != nil && !w.opts.Plain && !d.Nameless() {
 			d.Codec, d.Payload = format.CodecZstd, frame
 			if format.CheckPayload(d) == nil {
 				d.Payload = format.AllocPayload(len(frame))

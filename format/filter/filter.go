@@ -53,6 +53,11 @@ func (o *Options) TakesCopy() bool {
 // feature held: not if it has to see all content.
 func (o *Options) TakesHeld() bool { return len(o.Magic) == 0 && o.Judge == nil }
 
+// TakesNameless reports whether a filter of these options works on a stream some
+// of whose chunks have no ids: not if it keeps chunks that come once, since it
+// may yet send them.
+func (o *Options) TakesNameless() bool { return len(o.Snapshots) == 0 && o.TakesHeld() }
+
 // Reason says why something is dropped.
 type Reason string
 

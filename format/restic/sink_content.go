@@ -76,8 +76,10 @@ func (s *Sink) entry(e *format.Entry) error {
 // data takes a chunk of the file that is arriving.
 func (s *Sink) data(r *format.Data) error {
 	s.progress.Bytes += uint64(r.Size)
-	if err := s.sent.Put(blobKey(&r.ID), uint64(r.Size)); err != nil {
-		return err
+	if !r.Nameless() {
+		if err := s.sent.Put(blobKey(&r.ID), uint64(r.Size)); err != nil {
+			return err
+		}
 	}
 	return s.cuts.data(r)
 }

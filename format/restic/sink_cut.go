@@ -230,6 +230,7 @@ func (c *cutter) settle(final bool) error {
 	}
 	least := uint32(c.splitter.Min())
 	if final && p.Size <= least {
+		p.name(p.data.Payload)
 		if err := c.moved.stays(p.ChunkRef, false); err != nil {
 			return err
 		}
@@ -241,6 +242,7 @@ func (c *cutter) settle(final bool) error {
 		return err
 	}
 	if p.Size >= least && c.splitter.Cut(plain, final) == len(plain) {
+		p.name(plain)
 		if err := c.moved.stays(p.ChunkRef, !final); err != nil {
 			return err
 		}
@@ -251,6 +253,14 @@ func (c *cutter) settle(final bool) error {
 	defer format.FreePayload(plain)
 	format.FreePayload(p.data.Payload)
 	return c.feedChunk(p.ID, plain)
+}
+
+// name gives a chunk that came without an id the one that its plain bytes have.
+func (p *piece) name(plain []byte) {
+	if p.data.Nameless() {
+		p.ID = format.SumID(plain)
+		p.data.ID = p.ID
+	}
 }
 
 // decodeArrived returns the plain bytes of a chunk of the stream, whose payload
@@ -290,8 +300,12 @@ func (c *cutter) took(ref format.ChunkRef) {
 	c.at += uint64(ref.Size)
 }
 
-// feedChunk feeds a chunk of the stream and notes where its bytes go.
+// feedChunk feeds a chunk of the stream and notes where its bytes go; of one
+// without an id nobody asks.
 func (c *cutter) feedChunk(id format.ID, plain []byte) error {
+	if id.IsZero() {
+		return c.feed(plain)
+	}
 	begin := c.at + uint64(len(c.buf))
 	c.moved.spans = append(c.moved.spans, span{id, begin, begin + uint64(len(plain))})
 	return c.feed(plain)

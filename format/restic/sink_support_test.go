@@ -96,6 +96,7 @@ type teller struct {
 	copies   bool // what a changed file shares with its version before comes as copy
 	unsorted bool
 	zip      bool
+	nameless bool // every other plain chunk comes without an id, each time anew
 	sent     map[format.ID]bool
 	last     state
 	lastID   format.ID
@@ -192,7 +193,11 @@ func (s *teller) path(path string, old, now *thing) error {
 				}
 				d.Payload = bytes.Clone(d.Payload)
 			}
-			s.sent[id] = true
+			if s.nameless && !s.zip && n%2 == 0 {
+				d.ID, d.Once, d.Checked = format.ID{}, true, true
+			} else {
+				s.sent[id] = true
+			}
 			rec = d
 		}
 		if err := s.to.Write(rec); err != nil {

@@ -75,6 +75,7 @@ func TestSinkHistories(t *testing.T) {
 		}
 		sink := openSink(t, st, opts)
 		s := &teller{t: t, to: sink, copies: rapid.Bool().Draw(rt, "copies"), zip: rapid.Bool().Draw(rt, "zip")}
+		s.nameless = sink.opts.Recut && rapid.Bool().Draw(rt, "nameless")
 		if err := s.header(); err != nil {
 			rt.Fatal(err)
 		}

@@ -39,13 +39,11 @@ func createBorg(ctx context.Context, app *App, place string, opts SinkOptions) (
 	if how.Compression, err = borg.ParseCompression(compression); err != nil {
 		return nil, Usagef("-o compression: %w", err)
 	}
-	switch {
-	case opts.Held:
+	if opts.Held {
 		return nil, Usagef("--held is for repositories of bk")
-	case len(opts.Chunker) == 0 || slices.Equal(opts.Chunker, []string{"buzhash"}) || slices.Equal(opts.Chunker, []string{"target"}):
-		how.Recut = true
-	case !slices.Equal(opts.Chunker, []string{"keep"}):
-		return nil, Usagef("--chunker: a borg repository takes keep, or buzhash with its own seed, which is the default")
+	}
+	if how.Recut, err = borgRecuts(opts.Chunker); err != nil {
+		return nil, err
 	}
 	read := borgOptions(app, place, RoleTarget)
 	_, err = os.Stat(filepath.Join(place, "config"))
@@ -75,6 +73,17 @@ func createBorg(ctx context.Context, app *App, place string, opts SinkOptions) (
 		return nil, errors.Join(Usagef("-o encryption=%s: there is a repository already, and its mode is %s", encryption, s.Encryption()), s.Close())
 	}
 	return borgSink{s}, nil
+}
+
+// borgRecuts reports whether a --chunker has content cut anew.
+func borgRecuts(chunker []string) (bool, error) {
+	switch {
+	case len(chunker) == 0 || slices.Equal(chunker, []string{"buzhash"}) || slices.Equal(chunker, []string{"target"}):
+		return true, nil
+	case slices.Equal(chunker, []string{"keep"}):
+		return false, nil
+	}
+	return false, Usagef("--chunker: a borg repository takes keep, or buzhash with its own seed, which is the default")
 }
 
 // initBorg makes a borg repository, and returns its passphrase.

@@ -16,9 +16,9 @@ import (
 // is a package, a file here that gives it what it needs of a program, and its
 // line here (spec/adding-a-system.md).
 var foreign = map[string]foreignSystem{
-	"borg":      {place: "PATH", open: openBorg, create: createBorg, options: borgSinkOptions, cuts: borgCuts},
+	"borg":      {place: "PATH", open: openBorg, create: createBorg, options: borgSinkOptions, recuts: borgRecuts, cuts: borgCuts},
 	"hardlinks": {place: "DIR", open: openHardlinks},
-	"restic":    {place: "PATH", open: openRestic, create: createRestic, options: resticSinkOptions, cuts: resticCuts},
+	"restic":    {place: "PATH", open: openRestic, create: createRestic, options: resticSinkOptions, recuts: resticRecuts, cuts: resticCuts},
 	"tar":       {place: "FILE", open: openTar, create: createTar, flat: true},
 }
 
@@ -45,6 +45,9 @@ type foreignSystem struct {
 	// alone.
 	options []string
 	flat    bool
+	// recuts reports whether create with this --chunker cuts all content anew;
+	// nil where there are no chunks.
+	recuts func(chunker []string) (bool, error)
 	// cuts says how the system's own program cuts files; nil where there is none.
 	cuts func(ctx context.Context, system format.System) (Cuts, error)
 }

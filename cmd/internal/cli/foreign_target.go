@@ -86,6 +86,15 @@ func (t *ForeignTarget) String() string { return t.scheme + ":" + t.place }
 // Flat reports whether the target takes flat streams alone.
 func (t *ForeignTarget) Flat() bool { return t.system.flat }
 
+// Recuts reports whether all content is cut anew there with this --chunker.
+func (t *ForeignTarget) Recuts(chunker []string) bool {
+	if t.system.recuts == nil {
+		return false
+	}
+	anew, err := t.system.recuts(chunker)
+	return anew && err == nil // Open says what is wrong with it
+}
+
 // Open prepares writing a stream. A target that is not there is made.
 func (t *ForeignTarget) Open(ctx context.Context, opts SinkOptions) (ForeignSink, error) {
 	limitMemory(memoryForeignMax)

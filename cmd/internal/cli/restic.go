@@ -120,14 +120,20 @@ func (app *App) resticTarget(ctx context.Context, place string, opts SinkOptions
 			return o, Usagef("-o compression: %w", err)
 		}
 	}
+	var err error
+	o.Recut, err = resticRecuts(opts.Chunker)
+	return o, err
+}
+
+// resticRecuts reports whether a --chunker has content cut anew.
+func resticRecuts(chunker []string) (bool, error) {
 	switch {
-	case len(opts.Chunker) == 0 || slices.Equal(opts.Chunker, []string{"keep"}):
-	case slices.Equal(opts.Chunker, []string{"rabin"}) || slices.Equal(opts.Chunker, []string{"target"}):
-		o.Recut = true
-	default:
-		return o, Usagef("--chunker: a restic repository takes keep, which is the default, or rabin, with its own polynomial")
+	case len(chunker) == 0 || slices.Equal(chunker, []string{"keep"}):
+		return false, nil
+	case slices.Equal(chunker, []string{"rabin"}) || slices.Equal(chunker, []string{"target"}):
+		return true, nil
 	}
-	return o, nil
+	return false, Usagef("--chunker: a restic repository takes keep, which is the default, or rabin, with its own polynomial")
 }
 
 // resticPolynomial returns the polynomial of another restic repository.

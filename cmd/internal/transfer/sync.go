@@ -196,6 +196,7 @@ func (s *syncer) one(ctx context.Context, r run) (sum repo.Imported, err error) 
 	if s.filter.TakesHeld() && anew && s.arrived.of(r.snapshots) {
 		out.Arrived = s.arrived.has
 	}
+	out.Nameless = anew && s.filter.TakesNameless()
 	if !s.filter.Paths.Empty() {
 		out.Drop = s.filter.Paths.Match
 	}
