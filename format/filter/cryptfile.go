@@ -19,15 +19,12 @@ import (
 type cryptFile struct {
 	dir    string // where the file is made; "": where the system puts temporary files
 	random io.Reader
-	file   *os.File // nil as long as nothing was written
+	file   *asyncFile // nil as long as nothing was written
 	block  cipher.Block
 	stream cipher.Stream // at the end of what was written
-	size   int64         // bytes in the file
-	buf    []byte        // what follows them, encrypted
+	size   int64         // bytes written
+	buf    []byte        // the last of them, encrypted, that are not file's; nil: none
 }
-
-// cryptBufferSize is how much is written at a time, in bytes.
-const cryptBufferSize = 256 << 10
 
 // newCryptFile returns an empty file, which is made when something is written.
 func newCryptFile(dir string, random io.Reader) *cryptFile {
@@ -40,11 +37,15 @@ func (f *cryptFile) begin() (err error) {
 		return err
 	}
 	f.stream = cipher.NewCTR(f.block, make([]byte, aes.BlockSize))
-	if f.file == nil {
-		f.buf = make([]byte, 0, cryptBufferSize)
-		f.file, err = unlinkedFile(f.dir)
+	if f.file != nil {
+		return nil
 	}
-	return err
+	file, err := unlinkedFile(f.dir)
+	if err != nil {
+		return err
+	}
+	f.file = &asyncFile{file: file}
+	return nil
 }
 
 func unlinkedFile(dir string) (*os.File, error) {
@@ -75,13 +76,19 @@ func (f *cryptFile) Write(p []byte) (int, error) {
 	}
 	written := 0
 	for len(p) > 0 {
+		if f.buf == nil {
+			f.buf = newAsyncBuffer()
+		}
 		n := min(len(p), cap(f.buf)-len(f.buf))
 		f.buf = f.buf[:len(f.buf)+n]
 		f.stream.XORKeyStream(f.buf[len(f.buf)-n:], p[:n])
 		p = p[n:]
+		f.size += int64(n)
 		written += n
 		if len(f.buf) == cap(f.buf) {
-			if err := f.flush(); err != nil {
+			buf := f.buf
+			f.buf = nil
+			if err := f.file.append(buf); err != nil {
 				return written, err
 			}
 		}
@@ -90,20 +97,7 @@ func (f *cryptFile) Write(p []byte) (int, error) {
 }
 
 // end returns the position where the next byte will be written.
-func (f *cryptFile) end() int64 { return f.size + int64(len(f.buf)) }
-
-func (f *cryptFile) flush() error {
-	if len(f.buf) == 0 {
-		return nil
-	}
-	n, err := f.file.WriteAt(f.buf, f.size)
-	f.size += int64(n)
-	f.buf = f.buf[:0]
-	if err != nil {
-		return fmt.Errorf("write to the spool: %w", err)
-	}
-	return nil
-}
+func (f *cryptFile) end() int64 { return f.size }
 
 // decrypt decrypts b in place, which lies at that position.
 func (f *cryptFile) decrypt(b []byte, at int64) {
@@ -117,22 +111,27 @@ func (f *cryptFile) decrypt(b []byte, at int64) {
 	stream.XORKeyStream(b, b)
 }
 
-// ReadAt fills p with what was written at that position.
-func (f *cryptFile) ReadAt(p []byte, at int64) (int, error) {
-	if at+int64(len(p)) > f.size && len(f.buf) > 0 {
-		if err := f.flush(); err != nil {
-			return 0, err
-		}
-	}
+// ReadAt fills p with what was written at that position. What is not in the file
+// yet comes from memory.
+func (f *cryptFile) ReadAt(p []byte, at int64) (n int, err error) {
 	if f.file == nil {
 		return 0, io.EOF
 	}
-	n, err := f.file.ReadAt(p, at)
-	f.decrypt(p[:n], at)
-	if err != nil && err != io.EOF {
-		err = fmt.Errorf("read from the spool: %w", err)
+	if at < f.file.size {
+		n = int(min(int64(len(p)), f.file.size-at))
+		if n, err = f.file.ReadAt(p[:n], at); err != nil {
+			f.decrypt(p[:n], at)
+			return n, err
+		}
 	}
-	return n, err
+	if from := at + int64(n) - f.file.size; n < len(p) && from < int64(len(f.buf)) {
+		n += copy(p[n:], f.buf[from:])
+	}
+	f.decrypt(p[:n], at)
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
 }
 
 // reset empties the file for another use, under another key.
@@ -140,12 +139,11 @@ func (f *cryptFile) reset() error {
 	if f.file == nil {
 		return nil
 	}
-	if f.size > 0 {
-		if err := f.file.Truncate(0); err != nil {
-			return fmt.Errorf("empty the spool: %w", err)
-		}
+	if err := f.file.reset(); err != nil {
+		return err
 	}
-	f.size, f.buf = 0, f.buf[:0]
+	f.size = 0
+	f.dropBuffer()
 	return f.begin()
 }
 
@@ -153,5 +151,11 @@ func (f *cryptFile) Close() error {
 	if f == nil || f.file == nil {
 		return nil
 	}
+	f.dropBuffer()
 	return f.file.Close()
+}
+
+func (f *cryptFile) dropBuffer() {
+	freeAsyncBuffer(f.buf)
+	f.buf = nil
 }

@@ -52,9 +52,12 @@ func (r *run) finish() error {
 // runReader hands out what was written into a run.
 type runReader struct{ r *format.Reader }
 
+// runBufferSize is how much of a run is read at a time, in bytes.
+const runBufferSize = 256 << 10
+
 // open begins to read a finished run.
 func (r *run) open() (*runReader, error) {
-	bytes := bufio.NewReaderSize(io.NewSectionReader(r.file, 0, r.file.end()), cryptBufferSize)
+	bytes := bufio.NewReaderSize(io.NewSectionReader(r.file, 0, r.file.end()), runBufferSize)
 	reader := &runReader{format.NewReader(bytes, format.ReaderOptions{})}
 	for range 2 { // header, snapshot
 		if _, err := reader.r.Next(); err != nil {

@@ -88,11 +88,11 @@ func TestSpoolLeavesNothingReadable(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.chunks.flush(); err != nil {
+	if err := s.chunks.file.wait(); err != nil {
 		t.Fatal(err)
 	}
-	raw := make([]byte, s.Size())
-	if n, err := s.chunks.file.ReadAt(raw, 0); n != len(raw) {
+	raw := make([]byte, s.chunks.file.size)
+	if n, err := s.chunks.file.file.ReadAt(raw, 0); n == 0 || n != len(raw) {
 		t.Fatal(n, err)
 	}
 	if bytes.Contains(raw, []byte("secret")) {
