@@ -19,6 +19,10 @@ import (
 // memoryMax is what the collector keeps the heap below where it can, in bytes.
 const memoryMax = 40 << 20
 
+// readSize is how much is read at a time, in bytes: a widened pipe holds more than
+// the 64 KiB of a Reader.
+const readSize = 256 << 10
+
 type command struct {
 	filterflags.Flags `embed:""`
 	DryRun            bool `help:"Write no stream, but list on standard output what would go."`
@@ -63,7 +67,7 @@ func (c *command) Run(ctx context.Context, app *cli.App) error {
 	if err != nil {
 		return cli.Usagef("%w", err)
 	}
-	err = format.Copy(ctx, sink, format.NewReader(in, format.ReaderOptions{}), f)
+	err = format.Copy(ctx, sink, format.NewReader(in, format.ReaderOptions{BufferSize: readSize}), f)
 	// The first error alone is for people: it is the cause.
 	if err := cmp.Or(err, finish(), f.Close()); err != nil {
 		return err
