@@ -31,6 +31,7 @@ type table struct {
 	pages  uint64 // a power of two
 	stored uint64 // ids in the file
 	page   tablePage
+	batch  *pageBatch // of the file, while many pages are changed; nil: none
 }
 
 const (
@@ -44,14 +45,6 @@ const (
 	slotsUsedMax  = slotsPerPage * 6 / 10 // on average; a page that is full spills into the next one
 	tableBitsMask = tableBits - 1
 )
-
-// tablePage is the page that is being worked on, in plain.
-type tablePage struct {
-	number uint64
-	loaded bool
-	dirty  bool
-	slots  [slotsPerPage * slotSize]byte
-}
 
 func newTable(dir string, random io.Reader) *table {
 	return &table{dir: dir, random: random, seed: maphash.MakeSeed(), hot: map[format.ID]uint64{}}
@@ -88,34 +81,58 @@ func (t *table) put(id format.ID, value uint64) error {
 // count returns how many ids there are at most.
 func (t *table) count() uint64 { return uint64(len(t.hot)) + t.stored }
 
-type hotEntry struct {
+type tableEntry struct {
 	hash  uint64
 	id    format.ID
 	value uint64
+	older bool // than what is stored of the id, if anything is
 }
 
-// flush moves everything from memory into the file, page by page.
+func sortEntries(entries []tableEntry) {
+	slices.SortFunc(entries, func(a, b tableEntry) int { return cmp.Compare(a.hash, b.hash) })
+}
+
+// flush moves everything from memory into the file, which is gone through once.
 func (t *table) flush() error {
-	if err := t.reserve(t.stored + uint64(len(t.hot))); err != nil {
+	old, err := t.reserve(t.stored + uint64(len(t.hot)))
+	if err != nil {
 		return err
 	}
-	entries := make([]hotEntry, 0, len(t.hot))
+	entries := make([]tableEntry, 0, len(t.hot))
 	for id, value := range t.hot {
-		entries = append(entries, hotEntry{maphash.Bytes(t.seed, id[:]), id, value})
+		entries = append(entries, tableEntry{hash: maphash.Bytes(t.seed, id[:]), id: id, value: value})
 	}
-	slices.SortFunc(entries, func(a, b hotEntry) int { return cmp.Compare(a.hash, b.hash) })
+	sortEntries(entries)
+	t.batch = new(pageBatch)
+	if old != nil {
+		err = errors.Join(t.merge(old, entries), old.file.Close())
+	} else {
+		err = t.storeAll(entries)
+	}
+	if err != nil {
+		return err
+	}
+	clear(t.hot)
+	if err := t.save(); err != nil {
+		return err
+	}
+	err = t.batch.write(t.file)
+	t.batch = nil
+	return err
+}
+
+func (t *table) storeAll(entries []tableEntry) error {
 	for i := range entries {
 		if err := t.store(&entries[i]); err != nil {
 			return err
 		}
 	}
-	clear(t.hot)
-	return t.save()
+	return nil
 }
 
-func (t *table) store(e *hotEntry) error {
+func (t *table) store(e *tableEntry) error {
 	slot, found, err := t.find(e.hash, &e.id)
-	if err != nil {
+	if err != nil || found && e.older {
 		return err
 	}
 	if !found {
@@ -174,91 +191,64 @@ func setSlotValue(slot []byte, v uint64) {
 }
 
 // reserve makes the file, or a larger one, if it would be too full with n ids.
-func (t *table) reserve(n uint64) error {
+// Then it returns the table in the smaller file, if there is one: what is in it
+// must be stored again, and the file closed.
+func (t *table) reserve(n uint64) (old *table, err error) {
 	pages := max(t.pages, pagesMin)
 	for n > pages*slotsUsedMax {
 		pages *= 2
 	}
 	if pages == t.pages {
-		return nil
+		return nil, nil
 	}
 	file, err := unlinkedFile(t.dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	block, err := newBlock(t.random)
 	if err != nil {
-		return errors.Join(err, file.Close())
+		return nil, errors.Join(err, file.Close())
 	}
 	if t.bitmap == nil {
 		t.bitmap = make([]uint64, tableBits/64)
 	}
-	old := *t
-	t.file, t.block, t.pages, t.stored, t.page = file, block, pages, 0, tablePage{}
-	if old.file == nil {
-		return nil
+	if t.file != nil {
+		smaller := *t
+		old = &smaller
 	}
-	return errors.Join(t.copyFrom(&old), old.file.Close())
+	t.file, t.block, t.pages, t.stored, t.page = file, block, pages, 0, tablePage{}
+	return old, nil
 }
 
-func (t *table) copyFrom(old *table) error {
+// merge stores what is in a smaller table and the entries, which are sorted and
+// newer. Both go in the order of pages, so that a page is written about once.
+func (t *table) merge(old *table, entries []tableEntry) error {
+	old.batch = new(pageBatch)
+	var both []tableEntry
 	for number := range old.pages {
 		if err := old.load(number); err != nil {
 			return err
 		}
+		both = both[:0]
 		for at := 0; at < len(old.page.slots); at += slotSize {
 			slot := old.page.slots[at : at+slotSize]
 			if isEmptySlot(slot) {
 				break
 			}
-			e := hotEntry{id: format.ID(slot[:len(format.ID{})]), value: slotValue(slot)}
-			e.hash = maphash.Bytes(t.seed, e.id[:])
-			if err := t.store(&e); err != nil {
-				return err
-			}
+			id := format.ID(slot[:len(format.ID{})])
+			both = append(both, tableEntry{maphash.Bytes(t.seed, id[:]), id, slotValue(slot), true})
+		}
+		n := 0
+		for n < len(entries) && old.pageOf(entries[n].hash) == number {
+			n++
+		}
+		both = append(both, entries[:n]...)
+		entries = entries[n:]
+		sortEntries(both)
+		if err := t.storeAll(both); err != nil {
+			return err
 		}
 	}
-	return t.save()
-}
-
-// load makes a page the one that is worked on.
-func (t *table) load(number uint64) error {
-	if t.page.loaded && t.page.number == number {
-		return nil
-	}
-	if err := t.save(); err != nil {
-		return err
-	}
-	var raw [pageSize]byte
-	n, err := t.file.ReadAt(raw[:], int64(number)*pageSize)
-	if err != nil && err != io.EOF {
-		return fmt.Errorf("read from the spool's index: %w", err)
-	}
-	clear(raw[n:])
-	t.page.number, t.page.loaded = number, true
-	if [pageIVSize]byte(raw[:]) == [pageIVSize]byte{} { // never written
-		clear(t.page.slots[:])
-		return nil
-	}
-	cipher.NewCTR(t.block, raw[:pageIVSize]).XORKeyStream(t.page.slots[:], raw[pageIVSize:pageIVSize+len(t.page.slots)])
-	return nil
-}
-
-// save writes the page that is worked on if it changed, under a new random
-// initialization vector: pages are written more than once.
-func (t *table) save() error {
-	if !t.page.dirty {
-		return nil
-	}
-	var raw [pageSize]byte
-	if _, err := io.ReadFull(t.random, raw[:pageIVSize]); err != nil {
-		return fmt.Errorf("draw a nonce for the spool's index: %w", err)
-	}
-	cipher.NewCTR(t.block, raw[:pageIVSize]).XORKeyStream(raw[pageIVSize:pageIVSize+len(t.page.slots)], t.page.slots[:])
-	if _, err := t.file.WriteAt(raw[:], int64(t.page.number)*pageSize); err != nil {
-		return fmt.Errorf("write to the spool's index: %w", err)
-	}
-	t.page.dirty = false
 	return nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
+	"hash/maphash"
 	mathrand "math/rand/v2"
 	"testing"
 
@@ -53,13 +55,14 @@ func TestTable(t *testing.T) {
 func TestTableFullPages(t *testing.T) {
 	tab := newTable(t.TempDir(), rand.Reader)
 	defer tab.Close()
-	if err := tab.reserve(1); err != nil {
+	if _, err := tab.reserve(1); err != nil {
 		t.Fatal(err)
 	}
+	tab.batch = new(pageBatch)
 	const n = 3*slotsPerPage + 5
 	lastPage := ^uint64(0)
 	for i := range uint64(n) {
-		e := hotEntry{hash: lastPage, id: numberedID(i), value: i}
+		e := tableEntry{hash: lastPage, id: numberedID(i), value: i}
 		if err := tab.store(&e); err != nil {
 			t.Fatal(err)
 		}
@@ -69,6 +72,51 @@ func TestTableFullPages(t *testing.T) {
 		slot, found, err := tab.find(lastPage, &id)
 		if err != nil || !found || slotValue(slot) != i {
 			t.Fatalf("id %d: %v, %v", i, found, err)
+		}
+	}
+}
+
+// TestTableGrowsFromFullPages has a table grow of which many pages spilled into
+// the next ones: what was put last stays, wherever the older number was found.
+func TestTableGrowsFromFullPages(t *testing.T) {
+	tab := newTable(t.TempDir(), rand.Reader)
+	defer tab.Close()
+	if _, err := tab.reserve(1); err != nil {
+		t.Fatal(err)
+	}
+	const n = pagesMin * slotsPerPage * 95 / 100
+	entries := make([]tableEntry, n)
+	for i := range uint64(n) {
+		id := numberedID(i)
+		entries[i] = tableEntry{hash: maphash.Bytes(tab.seed, id[:]), id: id, value: i}
+	}
+	sortEntries(entries)
+	tab.batch = new(pageBatch)
+	if err := errors.Join(tab.storeAll(entries), tab.save(), tab.batch.write(tab.file)); err != nil {
+		t.Fatal(err)
+	}
+	for i := uint64(0); i < n; i += 3 {
+		tab.hot[numberedID(i)] = i * 5
+	}
+	for i := range uint64(100) {
+		tab.hot[numberedID(n+i)] = i
+	}
+	if err := tab.flush(); err != nil {
+		t.Fatal(err)
+	}
+	if tab.pages <= pagesMin || tab.stored != n+100 {
+		t.Fatalf("%d ids in %d pages", tab.stored, tab.pages)
+	}
+	for i := range uint64(n + 100) {
+		want := i
+		switch {
+		case i >= n:
+			want = i - n
+		case i%3 == 0:
+			want = i * 5
+		}
+		if got, ok, err := tab.get(numberedID(i)); err != nil || !ok || got != want {
+			t.Fatalf("id %d: %d, %v, %v; want %d", i, got, ok, err, want)
 		}
 	}
 }
