@@ -271,6 +271,7 @@ func (c *Cache) EachPack(fn func(pack.Info) error) error {
 				return err
 			}
 		}
+		r.giveBack()
 	}
 	return nil
 }

@@ -513,3 +513,15 @@ func TestOthersInTheSameCache(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestLargeRuns runs tests with all runs handled as large ones.
+func TestLargeRuns(t *testing.T) {
+	defer func(old int) { largeMin = old }(largeMin)
+	largeMin = 0
+	t.Run("reopen", TestRefreshFindReopen)
+	t.Run("absent", TestAbsentPacksAreLookedPast)
+	t.Run("flush", TestFlushWhileOthersStoreAndFind)
+	t.Run("damage", TestDamagedCacheIsBuiltAgain)
+	t.Run("others", TestOthersInTheSameCache)
+	t.Run("marks", TestMarks)
+}

@@ -59,6 +59,7 @@ func (c *Cache) NewMarks(rank func(pack.Info) int32) *Marks {
 		for n := range mr.ranks {
 			mr.ranks[n] = rank(r.Pack(uint32(n)))
 		}
+		r.giveBack()
 		m.runs[i] = mr
 	}
 	return m

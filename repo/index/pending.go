@@ -130,12 +130,11 @@ func (c *Cache) findStored(label seal.Label, absentToo bool) (hit Hit, found boo
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for _, r := range c.runs {
-		err = r.Find(label, func(loc Location) bool {
-			info := r.Pack(loc.Pack)
-			if !absentToo && c.isAbsent(info.Name) {
+		err = r.findHits(label, func(h Hit) bool {
+			if !absentToo && c.isAbsent(h.Pack.Name) {
 				return true
 			}
-			hit, found = Hit{info, loc}, true
+			hit, found = h, true
 			return false
 		})
 		if errors.Is(err, ErrDamaged) {
@@ -176,8 +175,8 @@ func (c *Cache) Places(label seal.Label) ([]Hit, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for _, r := range c.runs {
-		err := r.Find(label, func(loc Location) bool {
-			add(Hit{r.Pack(loc.Pack), loc})
+		err := r.findHits(label, func(hit Hit) bool {
+			add(hit)
 			return true
 		})
 		if errors.Is(err, ErrDamaged) {

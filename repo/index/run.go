@@ -2,12 +2,15 @@ package index
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"math/bits"
 	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -58,7 +61,8 @@ type Location struct {
 // Run is an open, mapped run. It is safe for concurrent use until Close.
 type Run struct {
 	path    string
-	file    []byte // the mapping
+	file    []byte   // the mapping
+	fd      *os.File // of a large run, which lookups read; nil for a small one
 	count   uint64
 	packs   []byte
 	names   []byte
@@ -67,24 +71,21 @@ type Run struct {
 	records []byte
 	sums    []byte
 	checked []atomic.Uint32 // a bit for each block whose sum was compared
-	lookups atomic.Uint32   // for giveBack
 }
 
-const (
-	// residentMin is the size of a run from which on pages that were looked at
-	// are given back, so that the memory a process takes does not grow with the
-	// repository. They stay in the system's cache.
-	residentMin = 32 << 20
-	// lookupsResident is after how many lookups: each makes up to 64 KiB
-	// resident, since the system maps pages around the one that it needs.
-	lookupsResident = 512
-	// scanResident is after how many records of a scan.
-	scanResident = (16 << 20) / recordSize
-)
+// largeMin is the size in bytes of a run from which on the process's memory must
+// not grow with what is looked at: lookups read the file, which takes no more
+// time than to fault its pages in, and scans give pages back. They stay in the
+// system's cache. It is a variable for tests.
+var largeMin = 4 << 20
+
+// scanResident is after how many records a scan of a large run gives its pages
+// back.
+const scanResident = (4 << 20) / recordSize
 
 // giveBack takes the pages of a large run out of the process's memory.
 func (r *Run) giveBack() {
-	if len(r.file) >= residentMin {
+	if r.fd != nil {
 		// A failure costs memory and nothing else.
 		_ = unix.Madvise(r.file, unix.MADV_DONTNEED)
 	}
@@ -119,6 +120,15 @@ func mapRun(f *os.File, path string) (*Run, error) {
 	if err := r.parse(); err != nil {
 		r.Close()
 		return nil, damaged(err.Error())
+	}
+	if len(m) >= largeMin {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			r.Close()
+			return nil, fmt.Errorf("open %s: %w", path, err)
+		}
+		r.fd = os.NewFile(uintptr(fd), path)
+		r.giveBack()
 	}
 	return r, nil
 }
@@ -180,6 +190,9 @@ func (r *Run) Close() error {
 	}
 	err := unix.Munmap(r.file)
 	r.file = nil
+	if r.fd != nil {
+		err = errors.Join(err, r.fd.Close())
+	}
 	return err
 }
 
@@ -197,8 +210,9 @@ func (r *Run) Covers(fn func(name [32]byte)) {
 }
 
 // Pack returns what is known of pack number i of the run.
-func (r *Run) Pack(i uint32) pack.Info {
-	b := r.packs[int(i)*packSize:][:packSize]
+func (r *Run) Pack(i uint32) pack.Info { return parsePack(r.packs[int(i)*packSize:][:packSize]) }
+
+func parsePack(b []byte) pack.Info {
 	info := pack.Info{
 		Kind:  seal.Kind(b[96]),
 		Suite: seal.Suite(b[97]),
@@ -264,29 +278,48 @@ func (r *Run) Find(label seal.Label, fn func(Location) bool) error {
 	return r.find(label, func(_ uint64, loc Location) bool { return fn(loc) })
 }
 
+// findHits is Find with the packs, which it reads as look reads records: a table
+// that was looked up in would be in memory whole soon.
+func (r *Run) findHits(label seal.Label, fn func(Hit) bool) error {
+	var packErr error
+	err := r.Find(label, func(loc Location) bool {
+		if r.fd == nil {
+			return fn(Hit{r.Pack(loc.Pack), loc})
+		}
+		var b [packSize]byte
+		if _, packErr = r.fd.ReadAt(b[:], headerSize+int64(loc.Pack)*packSize); packErr != nil {
+			packErr = fmt.Errorf("read the index cache: %w", packErr)
+			return false
+		}
+		return fn(Hit{parsePack(b[:]), loc})
+	})
+	return cmp.Or(err, packErr)
+}
+
 // find is Find with the number of each record.
 func (r *Run) find(label seal.Label, fn func(number uint64, loc Location) bool) error {
 	lo, hi := r.bucket(label)
 	if lo >= hi {
 		return nil
 	}
-	if r.lookups.Add(1)%lookupsResident == 0 {
-		r.giveBack()
-	}
-	if err := r.verify(lo, hi); err != nil {
+	records, buf, err := r.look(lo, hi)
+	if err != nil {
 		return err
 	}
-	end := hi
+	if buf != nil {
+		defer lookBuffers.Put(buf)
+	}
+	first, end := lo, hi
 	for lo < hi {
 		mid := lo + (hi-lo)/2
-		if bytes.Compare(r.records[mid*recordSize:][:20], label[:]) < 0 {
+		if bytes.Compare(records[(mid-first)*recordSize:][:20], label[:]) < 0 {
 			lo = mid + 1
 		} else {
 			hi = mid
 		}
 	}
 	for ; lo < end; lo++ {
-		rec := r.records[lo*recordSize:][:recordSize]
+		rec := records[(lo-first)*recordSize:][:recordSize]
 		if !bytes.Equal(rec[:20], label[:]) {
 			return nil
 		}
@@ -301,14 +334,48 @@ func (r *Run) find(label seal.Label, fn func(number uint64, loc Location) bool) 
 	return nil
 }
 
+// lookBuffers holds what look reads into, as *[]byte.
+var lookBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// look returns records lo to hi, checked. Those of a large run are read into buf,
+// which belongs to lookBuffers.
+func (r *Run) look(lo, hi uint64) (records []byte, buf *[]byte, err error) {
+	if r.fd == nil {
+		return r.records[lo*recordSize : hi*recordSize], nil, r.verify(lo, hi)
+	}
+	// Whole blocks, since sums are of blocks.
+	begin := lo * recordSize / blockSize * blockSize
+	end := min((hi*recordSize+blockSize-1)/blockSize*blockSize, uint64(len(r.records)))
+	buf = lookBuffers.Get().(*[]byte)
+	*buf = slices.Grow((*buf)[:0], int(end-begin))[:end-begin]
+	at := int64(len(r.file)-len(r.sums)-len(r.records)) + int64(begin)
+	if _, err = r.fd.ReadAt(*buf, at); err != nil {
+		err = fmt.Errorf("read the index cache: %w", err)
+	}
+	for b := begin; err == nil && b < end; b += blockSize {
+		err = r.verifyBlock(b/blockSize, (*buf)[b-begin:min(b-begin+blockSize, end-begin)])
+	}
+	if err != nil {
+		lookBuffers.Put(buf)
+		return nil, nil, err
+	}
+	return (*buf)[lo*recordSize-begin : hi*recordSize-begin], buf, nil
+}
+
 // verify compares the checksums of the blocks that hold records lo to hi.
 func (r *Run) verify(lo, hi uint64) error {
 	for b := lo * recordSize / blockSize; b <= (hi*recordSize-1)/blockSize; b++ {
-		word, bit := &r.checked[b/32], uint32(1)<<(b%32)
-		if word.Load()&bit != 0 {
-			continue
+		if err := r.verifyBlock(b, r.records[b*blockSize:min((b+1)*blockSize, uint64(len(r.records)))]); err != nil {
+			return err
 		}
-		block := r.records[b*blockSize : min((b+1)*blockSize, uint64(len(r.records)))]
+	}
+	return nil
+}
+
+// verifyBlock compares the checksum of a block, if that was not done yet.
+func (r *Run) verifyBlock(b uint64, block []byte) error {
+	word, bit := &r.checked[b/32], uint32(1)<<(b%32)
+	if word.Load()&bit == 0 {
 		if crc32.Checksum(block, castagnoli) != binary.LittleEndian.Uint32(r.sums[4*b:]) {
 			return fmt.Errorf("%s: block %d: %w", r.path, b, ErrDamaged)
 		}
