@@ -145,22 +145,24 @@ type survey struct {
 	marks   *index.Marks
 }
 
-// packState is what is known of a pack.
+// packState is what is known of a pack. There is one for every pack that there
+// is, so it is small: 64 bytes, and as much again for its place in the map.
 type packState struct {
-	size    int64
-	created time.Time
-	kind    seal.Kind
-	epoch   uint32
-	stored  bool // it is on storage
-	foreign bool // neither listed by an index nor readable: another group's, or damaged
-	plan    uint64
-	planned bool // plan is the number of an active plan that names it
-	gone    bool // a plan was carried out that named it
-	adopted bool // no index lists it; it says itself what it holds
-	run     int  // of the index, where its records were first met
-
+	size        int64
+	created     int64 // microseconds since 1970, by storage's clock, rounded down
 	live, total int64 // stored bytes of needed chunks, and of all
-	liveCount   int
+	plan        uint64
+	liveCount   uint32
+	epoch       uint32
+	run         int32 // of the index, where its records were first met; -1: nowhere yet
+	kind        seal.Kind
+	stored      bool // it is on storage
+	foreign     bool // neither listed by an index nor readable: another group's, or damaged
+	planned     bool // plan is the number of an active plan that names it
+	gone        bool // a plan was carried out that named it
+	adopted     bool // no index lists it; it says itself what it holds
+	doomed      bool // it is being deleted
+	relisted    bool // an index that is written anew lists it
 }
 
 func (c *survey) progress(what string, done, total int) {
@@ -174,6 +176,7 @@ func (c *survey) progress(what string, done, total int) {
 // taken note of a plan is settled before the snapshots are listed, so that they
 // are all that there will be of such writers.
 func (c *collector) round() (planned bool, err error) {
+	c.packs, c.marks, c.snaps = nil, nil, nil // of the round before: it would be held beside this one's
 	if c.now, err = c.r.store.Now(c.ctx); err != nil {
 		return false, err
 	}
@@ -273,7 +276,7 @@ func (c *survey) listPacks() error {
 			c.packs[name.Sum] = st
 			unlisted = append(unlisted, info)
 		}
-		st.size, st.created, st.stored = info.Size, info.Created, true
+		st.size, st.created, st.stored = info.Size, info.Created.UnixMicro(), true
 		return nil
 	})
 	if err != nil {
@@ -450,9 +453,9 @@ func (c *survey) measure() error {
 	return c.marks.Each(func(run int, _ seal.Label, hit index.Hit, marked bool) error {
 		st := c.packs[hit.Pack.Name]
 		if st.run < 0 {
-			st.run = run
+			st.run = int32(run)
 		}
-		if st.run == run {
+		if st.run == int32(run) {
 			st.total += int64(hit.StoredSize)
 		}
 		if marked {

@@ -35,7 +35,7 @@ const (
 // written down that they went, then the plans go.
 func (c *collector) carryOut() error {
 	var due []*plan
-	doomed := make(map[[32]byte]bool)
+	var doomed [][32]byte
 	for _, p := range c.plans {
 		if !p.active() {
 			continue
@@ -49,11 +49,13 @@ func (c *collector) carryOut() error {
 			st := c.packs[name]
 			switch {
 			case st == nil: // deleted already
-				doomed[name] = true
+				doomed = append(doomed, name)
+			case st.doomed: // by another plan, too
 			case st.liveCount > 0 || st.foreign:
 				c.sum.Spared.add(st.size)
 			default:
-				doomed[name] = true
+				st.doomed = true
+				doomed = append(doomed, name)
 				if st.stored {
 					c.sum.Deleted.add(st.size)
 				}
@@ -63,13 +65,13 @@ func (c *collector) carryOut() error {
 	if len(due) == 0 || c.opts.DryRun {
 		return nil
 	}
-	if err := c.rewriteIndexes(doomed); err != nil {
+	if err := c.rewriteIndexes(nil); err != nil {
 		return err
 	}
 	if err := c.deletePacks(doomed); err != nil {
 		return err
 	}
-	for name := range doomed {
+	for _, name := range doomed {
 		delete(c.packs, name)
 	}
 	return c.endPlans(due, doomed)
@@ -87,10 +89,16 @@ func (c *collector) wait(p *plan) {
 	}
 }
 
-// rewriteIndexes replaces the indexes that list packs which are to go, or have
-// gone, by ones that list the others; with Reseal also those of earlier epochs. Many small ones become one.
-func (c *collector) rewriteIndexes(doomed map[[32]byte]bool) error {
-	w := indexRewriter{c: c, doomed: doomed, listed: make(map[[32]byte]bool)}
+// rewriteIndexes replaces the indexes that list packs which are doomed or
+// unlisted, or have gone, by ones that list the others; with Reseal also those of
+// earlier epochs. Many small ones become one. One index and one new body are in
+// memory at a time.
+func (c *collector) rewriteIndexes(unlisted map[[32]byte]bool) error {
+	w := indexRewriter{c: c, unlisted: unlisted}
+	for _, st := range c.packs {
+		st.relisted = false
+	}
+	w.body.Reset(len(c.indexes))
 	for i, name := range c.indexes {
 		c.progress("write indexes anew", i, len(c.indexes))
 		object := seal.Name{Kind: seal.KindIndex, Sum: name}.String()
@@ -106,12 +114,17 @@ func (c *collector) rewriteIndexes(doomed map[[32]byte]bool) error {
 			return err
 		}
 		old := len(c.indexes) > indexesMax && len(body) < indexSmall || c.opts.Reseal && c.r.isOld(&h)
-		err = pack.ParseIndex(body, func(info pack.Info, _ []pack.Entry) error {
-			old = old || w.dropped(info.Name)
+		staying := 0
+		err = pack.ParseIndex(body, func(info pack.Info, entries []pack.Entry) error {
+			if w.dropped(info.Name) {
+				old = true
+			} else {
+				staying += len(entries)
+			}
 			return nil
 		})
 		if err == nil && old {
-			err = w.replace(name, body)
+			err = w.replace(name, body, staying)
 		}
 		if err != nil {
 			return fmt.Errorf("index %x: %w", name[:8], err)
@@ -122,49 +135,61 @@ func (c *collector) rewriteIndexes(doomed map[[32]byte]bool) error {
 
 // indexRewriter gathers the packs that stay.
 type indexRewriter struct {
-	c       *collector
-	doomed  map[[32]byte]bool
-	listed  map[[32]byte]bool // in a new index
-	packs   []pack.Listed
-	entries int
-	old     [][32]byte // indexes all of whose packs that stay have been gathered
-	done    [][32]byte // of these, those that a new index says it stands in for
+	c        *collector
+	unlisted map[[32]byte]bool // packs that are to be listed no more
+	body     pack.IndexBuilder
+	late     map[[32]byte]bool // packs in new indexes that came after the packs were listed
+	old      [][32]byte        // indexes all of whose packs that stay have been gathered
+	done     [][32]byte        // of these, those that a new index says it stands in for
 }
 
-// dropped reports whether a pack is to go, or has gone.
+// dropped reports whether a pack is to be listed no more, or is to go, or has gone.
 func (w *indexRewriter) dropped(name [32]byte) bool {
 	st := w.c.packs[name]
-	return w.doomed[name] || st != nil && st.gone && st.liveCount == 0
+	return w.unlisted[name] || st != nil && (st.doomed || st.gone && st.liveCount == 0)
 }
 
-// replace takes over what stays of an index.
-func (w *indexRewriter) replace(name [32]byte, body []byte) error {
+// fresh reports, once for each pack, that no new index lists it yet.
+func (w *indexRewriter) fresh(name [32]byte) bool {
+	if st := w.c.packs[name]; st != nil {
+		again := st.relisted
+		st.relisted = true
+		return !again
+	}
+	if w.late == nil {
+		w.late = make(map[[32]byte]bool)
+	}
+	again := w.late[name]
+	w.late[name] = true
+	return !again
+}
+
+// replace takes over what stays of an index: so many entries at most.
+func (w *indexRewriter) replace(name [32]byte, body []byte, staying int) error {
+	if w.body.Packs() > 0 && w.body.Entries()+staying > indexEntriesMax {
+		if err := w.write(); err != nil {
+			return err
+		}
+	}
 	err := pack.ParseIndex(body, func(info pack.Info, entries []pack.Entry) error {
-		if !w.dropped(info.Name) && !w.listed[info.Name] {
-			w.listed[info.Name] = true
-			w.packs = append(w.packs, pack.Listed{Info: info, Entries: slices.Clone(entries)})
-			w.entries += len(entries)
+		if !w.dropped(info.Name) && w.fresh(info.Name) {
+			w.body.Add(info, entries)
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
 	w.old = append(w.old, name)
-	if w.entries >= indexEntriesMax {
-		return w.write()
-	}
-	return nil
+	return err
 }
 
 func (w *indexRewriter) write() error {
-	if len(w.packs) > 0 {
-		if _, err := w.c.r.createIndex(w.c.ctx, w.old, w.packs); err != nil {
+	if w.body.Packs() > 0 {
+		if _, err := w.c.r.createIndexOf(w.c.ctx, w.body.Body(w.old)); err != nil {
 			return err
 		}
 	}
 	w.done = append(w.done, w.old...)
-	w.packs, w.entries, w.old = nil, 0, nil
+	w.old = nil
+	w.body.Reset(len(w.c.indexes))
 	return nil
 }
 
@@ -182,15 +207,16 @@ func (w *indexRewriter) finish() error {
 	return nil
 }
 
-func (c *collector) deletePacks(doomed map[[32]byte]bool) error {
+// deletePacks deletes those of some packs that are on storage.
+func (c *collector) deletePacks(names [][32]byte) error {
 	g, ctx := errgroup.WithContext(c.ctx)
 	g.SetLimit(deletesAtOnce)
 	n := 0
-	for name := range doomed {
+	for _, name := range names {
 		if st := c.packs[name]; st == nil || !st.stored {
 			continue
 		}
-		c.progress("delete packs", n, len(doomed))
+		c.progress("delete packs", n, len(names))
 		n++
 		g.Go(func() error {
 			object := seal.Name{Kind: seal.KindDataPack, Sum: name}.String()
@@ -205,15 +231,13 @@ func (c *collector) deletePacks(doomed map[[32]byte]bool) error {
 
 // endPlans writes down what was deleted, in an object that takes the next number
 // and the place of all those that wait for nothing more.
-func (c *collector) endPlans(due []*plan, doomed map[[32]byte]bool) error {
+func (c *collector) endPlans(due []*plan, packs [][32]byte) error {
 	ended := make(map[uint64]bool)
 	for _, p := range due {
 		ended[p.number] = true
 	}
-	deleted := goneGroup{second: c.now.Unix()}
-	for name := range doomed {
-		deleted.packs = append(deleted.packs, name)
-	}
+	slices.SortFunc(packs, compareNames)
+	deleted := goneGroup{second: c.now.Unix(), packs: slices.Compact(packs)}
 	for tries := 1; ; tries++ {
 		plans, _, err := c.r.readPlans(c.ctx)
 		if err != nil {

@@ -79,12 +79,13 @@ func (c *collector) outrun() error {
 // choose returns the packs that nobody needs, and those that are to be copied out
 // of. Packs that somebody may be filling are left for later.
 func (c *collector) choose() (dead, partly [][32]byte) {
-	before := c.now
+	first := c.now
 	for _, w := range c.writing {
-		if w.begun.Before(before) {
-			before = w.begun
+		if w.begun.Before(first) {
+			first = w.begun
 		}
 	}
+	before := first.UnixMicro() // of two times that are rounded down, the lesser is earlier
 	current, _ := c.r.latest.group().CurrentEpoch()
 	needed, waste := int64(0), int64(0)
 	var old [][32]byte
@@ -92,7 +93,7 @@ func (c *collector) choose() (dead, partly [][32]byte) {
 	for name, st := range c.packs {
 		needed += st.live
 		switch {
-		case !st.stored || st.foreign || st.planned || !st.created.Before(before):
+		case !st.stored || st.foreign || st.planned || st.created >= before:
 		case st.liveCount == 0:
 			dead = append(dead, name)
 		case c.opts.Reseal && st.epoch < current:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 
 	"github.com/bk-backup/bk/format"
@@ -337,7 +338,8 @@ func (p *repairer) replace() (err error) {
 	if c.now, err = p.r.store.Now(p.ctx); err != nil {
 		return err
 	}
-	if err := c.deletePacks(p.doomed); err != nil {
+	doomed := slices.Collect(maps.Keys(p.doomed))
+	if err := c.deletePacks(doomed); err != nil {
 		return err
 	}
 	if len(p.unlist) > 0 {
@@ -362,9 +364,9 @@ func (p *repairer) replace() (err error) {
 	if err := p.removeUnreadable(); err != nil {
 		return err
 	}
-	if len(p.doomed) > 0 {
+	if len(doomed) > 0 {
 		// Who counts on a chunk in one of these packs finds out before it commits.
-		return c.endPlans(nil, p.doomed)
+		return c.endPlans(nil, doomed)
 	}
 	return nil
 }

@@ -196,8 +196,14 @@ func (s *session) writeIndex(ctx context.Context) error {
 
 // createIndex stores an index object, which stands in for others.
 func (r *Repository) createIndex(ctx context.Context, superseded [][32]byte, packs []pack.Listed) ([32]byte, error) {
+	body := make([]byte, 0, pack.IndexSize(superseded, packs))
+	return r.createIndexOf(ctx, pack.AppendIndex(body, superseded, packs))
+}
+
+// createIndexOf is createIndex for a body that is there already.
+func (r *Repository) createIndexOf(ctx context.Context, body []byte) ([32]byte, error) {
 	h, secret := r.header(seal.KindIndex)
-	stored, err := seal.SealObject(secret, h, pack.AppendIndex(nil, superseded, packs), r.opts.Rand)
+	stored, err := seal.SealObject(secret, h, body, r.opts.Rand)
 	if err != nil {
 		return [32]byte{}, fmt.Errorf("seal an index: %w", err)
 	}

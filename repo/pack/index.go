@@ -3,6 +3,7 @@ package pack
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/bk-backup/bk/repo/seal"
 )
@@ -47,6 +48,47 @@ func (l *Listed) append(dst []byte) []byte {
 		dst = l.Entries[i].append(dst)
 	}
 	return dst
+}
+
+// IndexBuilder makes bodies of index objects pack by pack, in one buffer that is
+// used again for the next body.
+type IndexBuilder struct {
+	buf     []byte // room for what comes before the packs, then the packs
+	room    int
+	packs   uint32
+	entries int
+}
+
+// Reset begins a body that stands in for at most so many indexes.
+func (b *IndexBuilder) Reset(supersededMax int) {
+	b.room = 8 + 32*supersededMax
+	b.buf = slices.Grow(b.buf[:0], b.room)[:b.room]
+	b.packs, b.entries = 0, 0
+}
+
+// Add appends a pack. Info.Count is not looked at.
+func (b *IndexBuilder) Add(info Info, entries []Entry) {
+	l := Listed{Info: info, Entries: entries}
+	b.buf = l.append(b.buf)
+	b.packs++
+	b.entries += len(entries)
+}
+
+// Packs returns how many packs were added.
+func (b *IndexBuilder) Packs() int { return int(b.packs) }
+
+// Entries returns how many entries they have.
+func (b *IndexBuilder) Entries() int { return b.entries }
+
+// Body returns the body, as AppendIndex makes it. It is valid until Reset.
+func (b *IndexBuilder) Body(superseded [][32]byte) []byte {
+	begin := b.room - 8 - 32*len(superseded)
+	head := binary.BigEndian.AppendUint32(b.buf[begin:begin], uint32(len(superseded)))
+	for i := range superseded {
+		head = append(head, superseded[i][:]...)
+	}
+	binary.BigEndian.AppendUint32(head, b.packs)
+	return b.buf[begin:]
 }
 
 // ParseIndex calls fn for each pack that the body of an index lists, in its
