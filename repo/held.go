@@ -13,8 +13,8 @@ import (
 // that cannot be read makes it false: the chunk is then sent, and what is wrong
 // with the index shows where the chunk is to be stored.
 func (r *Repository) HasChunk(id format.ID, size uint32) bool {
-	hit, found, err := r.index.FindLive(r.label.LabelOf(seal.ChunkData, id))
-	return err == nil && found && hit.RawSize == size
+	held, found, err := r.index.SizeLive(r.label.LabelOf(seal.ChunkData, id))
+	return err == nil && found && held == size
 }
 
 // IDs returns every id that the snapshot has had: its own, the one under which

@@ -410,11 +410,10 @@ func (s *Sink) checkRef(ref format.ChunkRef) (before *arrivedPlace, err error) {
 		}
 	}
 	if !ok && s.opts.Held {
-		hit, found, err := s.r.index.FindLive(s.r.label.LabelOf(seal.ChunkData, ref.ID))
+		size, ok, err = s.r.index.SizeLive(s.r.label.LabelOf(seal.ChunkData, ref.ID))
 		if err != nil {
 			return nil, err
 		}
-		size, ok = hit.RawSize, found
 	}
 	if !ok {
 		return nil, s.streamError(format.ClassReference, "refs name chunk %s, which did not come before in this stream", ref.ID)

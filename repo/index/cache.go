@@ -245,6 +245,12 @@ func (c *Cache) mergeSome() error {
 // section 9). Nothing may change the map afterwards.
 func (c *Cache) SetAbsent(packs map[[32]byte]bool) { c.absent.Store(&packs) }
 
+// anyAbsent reports whether SetAbsent named any pack.
+func (c *Cache) anyAbsent() bool {
+	packs := c.absent.Load()
+	return packs != nil && len(*packs) > 0
+}
+
 func (c *Cache) isAbsent(name [32]byte) bool {
 	packs := c.absent.Load()
 	return packs != nil && (*packs)[name]
@@ -313,16 +319,25 @@ func (c *Cache) Find(label seal.Label) (Hit, bool, error) {
 	if hit, ok := c.pending.find(label); ok {
 		return hit, true, nil
 	}
-	return c.findStored(label, true)
+	return c.findStored(label, lookAbsent|lookPack)
 }
 
 // FindLive returns a place where the chunk lies and will stay: not in a pack
 // that SetAbsent named.
-func (c *Cache) FindLive(label seal.Label) (Hit, bool, error) {
+func (c *Cache) FindLive(label seal.Label) (Hit, bool, error) { return c.findLive(label, lookPack) }
+
+// SizeLive is FindLive for whoever wants to know how many plain bytes the chunk
+// has, and not where it lies: it looks at no pack as long as none is absent.
+func (c *Cache) SizeLive(label seal.Label) (uint32, bool, error) {
+	hit, found, err := c.findLive(label, 0)
+	return hit.RawSize, found, err
+}
+
+func (c *Cache) findLive(label seal.Label, look lookFlags) (Hit, bool, error) {
 	if hit, ok := c.findPending(label); ok {
 		return hit, true, nil
 	}
-	hit, found, err := c.findStored(label, false)
+	hit, found, err := c.findStored(label, look)
 	if found || err != nil {
 		return hit, found, err
 	}
@@ -331,7 +346,7 @@ func (c *Cache) FindLive(label seal.Label) (Hit, bool, error) {
 	if hit, ok := c.findPending(label); ok {
 		return hit, true, nil
 	}
-	return c.findStored(label, false)
+	return c.findStored(label, look)
 }
 
 func (c *Cache) findPending(label seal.Label) (Hit, bool) {

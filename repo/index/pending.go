@@ -81,7 +81,7 @@ func (c *Cache) Claim(label seal.Label) (bool, error) {
 	if pl, ok := s.labels[label]; ok && !c.pending.anyOf(pl, c.isAbsent) {
 		return false, nil
 	}
-	_, found, err := c.findStored(label, false)
+	_, found, err := c.findStored(label, 0)
 	if err != nil || found {
 		return false, err
 	}
@@ -124,19 +124,34 @@ func (c *Cache) DropClaims() {
 	}
 }
 
-// findStored looks only at what index objects list, in absent packs if that is
-// asked for.
-func (c *Cache) findStored(label seal.Label, absentToo bool) (hit Hit, found bool, err error) {
+// lookFlags say what findStored looks for besides.
+type lookFlags int
+
+const (
+	lookAbsent lookFlags = 1 << iota // also places in packs that are absent
+	lookPack                         // the pack of the place; without it a Hit may have none
+)
+
+// findStored looks only at what index objects list.
+func (c *Cache) findStored(label seal.Label, look lookFlags) (hit Hit, found bool, err error) {
+	anyAbsent := look&lookAbsent == 0 && c.anyAbsent()
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for _, r := range c.runs {
-		err = r.findHits(label, func(h Hit) bool {
-			if !absentToo && c.isAbsent(h.Pack.Name) {
-				return true
-			}
-			hit, found = h, true
-			return false
-		})
+		if look&lookPack == 0 && !anyAbsent {
+			err = r.Find(label, func(loc Location) bool {
+				hit.Location, found = loc, true
+				return false
+			})
+		} else {
+			err = r.findHits(label, func(h Hit) bool {
+				if anyAbsent && c.isAbsent(h.Pack.Name) {
+					return true
+				}
+				hit, found = h, true
+				return false
+			})
+		}
 		if errors.Is(err, ErrDamaged) {
 			os.Remove(r.path) // the next Open builds it again
 			return hit, false, fmt.Errorf("%w; it was removed, and the next run makes it anew", err)

@@ -77,7 +77,7 @@ type Run struct {
 // not grow with what is looked at: lookups read the file, which takes no more
 // time than to fault its pages in, and scans give pages back. They stay in the
 // system's cache. It is a variable for tests.
-var largeMin = 4 << 20
+var largeMin = 8 << 20
 
 // scanResident is after how many records a scan of a large run gives its pages
 // back.
