@@ -36,6 +36,7 @@ const (
 func (c *collector) carryOut() error {
 	var due []*plan
 	var doomed [][32]byte
+	deleted := make(map[[32]byte]bool) // by a collection that was stopped behind that
 	for _, p := range c.plans {
 		if !p.active() {
 			continue
@@ -48,7 +49,8 @@ func (c *collector) carryOut() error {
 		for _, name := range p.packs {
 			st := c.packs[name]
 			switch {
-			case st == nil: // deleted already
+			case st == nil:
+				deleted[name] = true
 				doomed = append(doomed, name)
 			case st.doomed: // by another plan, too
 			case st.liveCount > 0 || st.foreign:
@@ -65,7 +67,7 @@ func (c *collector) carryOut() error {
 	if len(due) == 0 || c.opts.DryRun {
 		return nil
 	}
-	if err := c.rewriteIndexes(nil); err != nil {
+	if err := c.rewriteIndexes(deleted); err != nil {
 		return err
 	}
 	if err := c.deletePacks(doomed); err != nil {
