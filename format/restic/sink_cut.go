@@ -9,9 +9,6 @@ import (
 	"github.com/bk-backup/bk/format/internal/spill"
 )
 
-// feedSize is how many bytes are put before the splitter at a time.
-const feedSize = 1 << 20
-
 // cutter cuts files as restic would. A chunk that begins where it would begin
 // one, and that it would end in the same place, stays as it is. The others it
 // joins and cuts anew, and remembers where their bytes have gone: the stream
@@ -19,8 +16,8 @@ const feedSize = 1 << 20
 type cutter struct {
 	storer
 	splitter chunker.Splitter
-	buf      []byte // bytes since the last cut
-	whole    *piece // what began at the last cut and may stay; buf is empty
+	waiting  chunker.Waiting // bytes since the last cut
+	whole    *piece          // what began at the last cut and may stay; nothing waits
 	list     []format.ID
 	done     bool
 	moved    moved
@@ -61,7 +58,7 @@ func (c *cutter) data(r *format.Data) error {
 		return err
 	}
 	d := r.Detach()
-	if len(c.buf) == 0 {
+	if c.waiting.Len() == 0 {
 		c.whole = &piece{ChunkRef: format.ChunkRef{ID: d.ID, Size: d.Size}, data: d}
 		return nil
 	}
@@ -77,7 +74,7 @@ func (c *cutter) stored(ref format.ChunkRef, cut bool) error {
 	if err := c.settle(false); err != nil {
 		return err
 	}
-	if len(c.buf) == 0 {
+	if c.waiting.Len() == 0 {
 		c.whole = &piece{ChunkRef: ref, cut: cut}
 		return nil
 	}
@@ -144,7 +141,7 @@ func (c *cutter) open(ref format.ChunkRef) ([]byte, error) {
 			plain = append(plain, got[max(s.begin, b.begin)-b.begin:]...)
 		}
 		from := max(s.begin, c.at) - c.at
-		return append(plain, c.buf[from:s.end-c.at]...), nil
+		return append(plain, c.waiting.Bytes()[from:s.end-c.at]...), nil
 	}
 	return nil, nil
 }
@@ -191,7 +188,7 @@ func (c *cutter) zeros(size uint64) error {
 	}
 	for size > 0 {
 		n := min(size, zerosSize)
-		if len(c.buf) > 0 || n < zerosSize {
+		if c.waiting.Len() > 0 || n < zerosSize {
 			if err := c.feed(noughts[:n]); err != nil {
 				return err
 			}
@@ -306,65 +303,50 @@ func (c *cutter) feedChunk(id format.ID, plain []byte) error {
 	if id.IsZero() {
 		return c.feed(plain)
 	}
-	begin := c.at + uint64(len(c.buf))
+	begin := c.at + uint64(c.waiting.Len())
 	c.moved.spans = append(c.moved.spans, span{id, begin, begin + uint64(len(plain))})
 	return c.feed(plain)
 }
 
 // feed cuts what came since the last cut and plain.
 func (c *cutter) feed(plain []byte) error {
-	for len(plain) > 0 {
-		n := min(len(plain), feedSize)
-		c.buf = append(c.buf, plain[:n]...)
-		plain = plain[n:]
-		if err := c.cut(false); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.waiting.Cut(c.splitter, plain, func(chunk []byte) error { return c.emit(chunk, true) })
 }
 
-// cut stores what the splitter finds in buf.
-func (c *cutter) cut(final bool) error {
-	used := 0
-	for used < len(c.buf) {
-		n := c.splitter.Cut(c.buf[used:], final)
-		if n == 0 {
-			break
-		}
-		chunk := c.buf[used : used+n]
-		used += n
-		ref := format.ChunkRef{ID: format.SumID(chunk), Size: uint32(n)}
-		known, err := c.claim(ref.ID, ref.Size)
+// emit has a chunk stored that the splitter found. cut says that it ends where
+// its content says so, and not with the file.
+func (c *cutter) emit(chunk []byte, cut bool) error {
+	ref := format.ChunkRef{ID: format.SumID(chunk), Size: uint32(len(chunk))}
+	known, err := c.claim(ref.ID, ref.Size)
+	if err != nil {
+		return err
+	}
+	if !known {
+		own := format.AllocPayload(len(chunk))
+		copy(own, chunk)
+		err := c.s.jobs.do(len(own), func() error {
+			defer format.FreePayload(own)
+			return c.encode(ref.ID, own)
+		})
 		if err != nil {
 			return err
 		}
-		if !known {
-			own := format.AllocPayload(n)
-			copy(own, chunk)
-			err := c.s.jobs.do(n, func() error {
-				defer format.FreePayload(own)
-				return c.encode(ref.ID, own)
-			})
-			if err != nil {
-				return err
-			}
-		}
-		begin := c.at
-		c.took(ref)
-		if err := c.moved.add(stay{piece{ChunkRef: ref, cut: !final || used < len(c.buf)}, begin}); err != nil {
-			return err
-		}
 	}
-	c.buf = c.buf[:copy(c.buf, c.buf[used:])]
-	return nil
+	begin := c.at
+	c.took(ref)
+	return c.moved.add(stay{piece{ChunkRef: ref, cut: cut}, begin})
 }
 
 func (c *cutter) finish() ([]format.ID, error) {
 	if err := c.settle(true); err != nil {
 		return nil, err
 	}
-	if err := c.cut(true); err != nil {
+	rest := c.waiting.Len()
+	err := c.waiting.End(c.splitter, func(chunk []byte) error {
+		rest -= len(chunk)
+		return c.emit(chunk, rest > 0)
+	})
+	if err != nil {
 		return nil, err
 	}
 	c.splitter.Reset()

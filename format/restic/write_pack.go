@@ -2,6 +2,7 @@ package restic
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ const (
 	indexBlobsMax = 50_000   // blobs from which an index file is written
 	indexPacksMax = 16       // packs after which one is written: what a killed import need not store again
 	uploadsMax    = 2        // packs on their way to storage at a time
+	packPartSize  = 1 << 20  // what a pack grows by in memory
 )
 
 // writer adds packs, indexes and other files to a repository. Its methods may be
@@ -29,7 +31,6 @@ type writer struct {
 	opts  *SinkOptions
 
 	packs   [kinds]packer
-	free    chan []byte   // buffers of packs
 	uploads chan struct{} // has a place for each upload
 	running sync.WaitGroup
 
@@ -47,9 +48,55 @@ type writer struct {
 
 // packer gathers blobs of one kind.
 type packer struct {
-	mu    sync.Mutex
-	buf   []byte
+	mu sync.Mutex
+	packContent
+}
+
+// packContent is a pack as far as it is there.
+type packContent struct {
+	parts [][]byte // in buffers of format.AllocPayload, all full but the last one
+	size  int      // bytes of the parts
 	blobs []blob
+}
+
+func (p *packContent) append(b []byte) {
+	p.size += len(b)
+	for len(b) > 0 {
+		last := len(p.parts) - 1
+		if last < 0 || len(p.parts[last]) == cap(p.parts[last]) {
+			p.parts = append(p.parts, format.AllocPayload(packPartSize)[:0])
+			last++
+		}
+		part := p.parts[last]
+		n := min(len(b), cap(part)-len(part))
+		p.parts[last] = append(part, b[:n]...)
+		b = b[n:]
+	}
+}
+
+// readAt fills b with what was appended at that offset.
+func (p *packContent) readAt(b []byte, offset int) {
+	for _, part := range p.parts {
+		skip := min(offset, len(part))
+		b = b[copy(b, part[skip:]):]
+		offset -= skip
+	}
+}
+
+// id returns the name of the pack, which is complete.
+func (p *packContent) id() (id format.ID) {
+	h := sha256.New()
+	for _, part := range p.parts {
+		h.Write(part)
+	}
+	h.Sum(id[:0])
+	return id
+}
+
+func (p *packContent) free() {
+	for _, part := range p.parts {
+		format.FreePayload(part)
+	}
 }
 
 // packListed is a pack that no index lists yet.
@@ -62,7 +109,6 @@ type packListed struct {
 func newWriter(r *Repository, st store.Store, opts *SinkOptions) *writer {
 	return &writer{
 		r: r, store: st, opts: opts,
-		free:    make(chan []byte, uploadsMax+int(kinds)),
 		uploads: make(chan struct{}, uploadsMax),
 		places:  spill.NewTable(opts.TempDir), log: spill.NewLog(opts.TempDir),
 		trees: spill.NewTable(opts.TempDir), treeLog: spill.NewLog(opts.TempDir),
@@ -112,36 +158,23 @@ func (w *writer) add(ctx context.Context, k kind, id format.ID, content []byte, 
 	p := &w.packs[k]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.blobs) > 0 && (len(p.buf)+len(sealed) > packSizeAim || len(p.blobs) == packBlobsMax) {
+	if len(p.blobs) > 0 && (p.size+len(sealed) > packSizeAim || len(p.blobs) == packBlobsMax) {
 		if err := w.finish(ctx, k, p); err != nil {
 			return err
 		}
 	}
-	if p.buf == nil {
-		p.buf = w.buffer()
-	}
-	p.blobs = append(p.blobs, blob{id: id, offset: uint32(len(p.buf)), stored: uint32(len(sealed)), plain: plainSize})
-	p.buf = append(p.buf, sealed...)
+	p.blobs = append(p.blobs, blob{id: id, offset: uint32(p.size), stored: uint32(len(sealed)), plain: plainSize})
+	p.append(sealed)
 	return nil
-}
-
-// buffer returns an empty one.
-func (w *writer) buffer() []byte {
-	select {
-	case b := <-w.free:
-		return b[:0]
-	default:
-		return make([]byte, 0, packSizeAim+1<<20)
-	}
 }
 
 // finish has a pack stored by another goroutine; p is locked.
 func (w *writer) finish(ctx context.Context, k kind, p *packer) error {
-	buf, blobs := p.buf, p.blobs
-	p.buf, p.blobs = nil, nil
+	done := p.packContent
+	p.packContent = packContent{}
 	w.uploads <- struct{}{}
 	w.running.Go(func() {
-		err := w.upload(ctx, k, buf, blobs)
+		err := w.upload(ctx, k, &done)
 		if err != nil {
 			w.mu.Lock()
 			w.err = errors.Join(w.err, err)
@@ -159,10 +192,11 @@ func (w *writer) failed() error {
 }
 
 // upload completes and stores a pack.
-func (w *writer) upload(ctx context.Context, k kind, buf []byte, blobs []blob) error {
-	header := make([]byte, 0, len(blobs)*packEntrySizeZip)
-	for i := range blobs {
-		b := &blobs[i]
+func (w *writer) upload(ctx context.Context, k kind, p *packContent) error {
+	defer p.free()
+	header := make([]byte, 0, len(p.blobs)*packEntrySizeZip)
+	for i := range p.blobs {
+		b := &p.blobs[i]
 		what := byte(k)
 		if b.plain != 0 {
 			what |= 2
@@ -173,23 +207,16 @@ func (w *writer) upload(ctx context.Context, k kind, buf []byte, blobs []blob) e
 		}
 		header = append(header, b.id[:]...)
 	}
-	buf, err := w.r.keys.seal(buf, header, w.opts.Rand)
+	sealed, err := w.r.keys.seal(make([]byte, 0, len(header)+sealOverhead+4), header, w.opts.Rand)
 	if err != nil {
 		return err
 	}
-	buf = binary.LittleEndian.AppendUint32(buf, uint32(len(header)+sealOverhead))
-	id := format.SumID(buf)
-	if err := w.store.Create(ctx, packName(id), buf); err != nil {
+	p.append(binary.LittleEndian.AppendUint32(sealed, uint32(len(sealed))))
+	id := p.id()
+	if err := w.store.Create(ctx, packName(id), p.parts...); err != nil {
 		return fmt.Errorf("store a pack in %s: %w", w.r, err)
 	}
-	size := int64(len(buf))
-	if cap(buf) <= packSizeAim+1<<20 {
-		select {
-		case w.free <- buf:
-		default:
-		}
-	}
-	return w.stored(ctx, packListed{id, k, blobs}, size)
+	return w.stored(ctx, packListed{id, k, p.blobs}, int64(p.size))
 }
 
 // stored notes where the blobs of a pack lie.

@@ -68,7 +68,10 @@ func (w *writer) readPending(id *format.ID) ([]byte, error) {
 		if b.id != *id {
 			continue
 		}
-		opened, err := w.r.openBlob(p.buf[b.offset : b.offset+b.stored])
+		sealed := format.AllocPayload(int(b.stored))
+		p.readAt(sealed, int(b.offset))
+		opened, err := w.r.openBlob(sealed)
+		format.FreePayload(sealed)
 		if err != nil {
 			return nil, err
 		}
