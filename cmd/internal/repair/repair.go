@@ -142,12 +142,14 @@ func isGivenUp(f *repo.Finding, given []repo.GivenUp) bool {
 // what to do.
 func advice(left []*repo.Finding) (texts []string) {
 	counts := make(map[seal.Kind]int)
-	hidden, other := 0, 0
+	hidden, returned, other := 0, 0, 0
 	for _, f := range left {
 		name, ok := seal.ParseName(f.Object)
 		switch {
 		case f.What == repo.Hidden:
 			hidden++
+		case f.What == repo.Returned:
+			returned++
 		case ok && (name.Kind == seal.KindSnapshot || name.Kind == seal.KindCredential || name.Kind == seal.KindForget):
 			counts[name.Kind]++
 		default:
@@ -163,6 +165,7 @@ func advice(left []*repo.Finding) (texts []string) {
 	say(counts[seal.KindCredential], "%d of the credentials open nothing any more: the others do; bk-key add makes new ones, bk-key remove takes the damaged ones away, --from with a copy of this repository brings them back")
 	say(counts[seal.KindForget], "%d of the records of what was forgotten cannot be read: no snapshot is affected, but bk-check cannot tell any more whether what they name is hidden; --from with a copy of this repository brings them back")
 	say(hidden, "%d snapshots or records that were there are neither there nor forgotten: --from with a copy of this repository that has them brings snapshots back")
+	say(returned, "%d snapshots that were forgotten are there: a bk-forget that goes on removes them; if none does, run bk-forget with their ids again")
 	say(other, "%d of the objects cannot be repaired: put them in place from another copy of the repository")
 	return texts
 }
