@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -23,8 +22,9 @@ import (
 type Backup struct {
 	cli.RepoFlags `embed:""`
 
-	Paths     []string `arg:"" optional:"" sep:"none" name:"PATH" help:"Files and directories to back up."`
-	FilesFrom []string `sep:"none" placeholder:"FILE" help:"Read more paths from FILE, one a line (repeatable; - for standard input)."`
+	Paths      []string `arg:"" optional:"" sep:"none" name:"PATH" help:"Files and directories to back up."`
+	FilesFrom  []string `sep:"none" placeholder:"FILE" help:"Read more paths from FILE, one a line (repeatable; - for standard input)."`
+	FilesFrom0 []string `name:"files-from0" aliases:"files-from-raw" sep:"none" placeholder:"FILE" help:"The same, but each path ends with a zero byte and is taken as it is: for find -print0."`
 
 	filterflags.PathFlags `embed:""`
 	ExcludeCaches         bool     `group:"What is left out" help:"Leave out what lies beside a CACHEDIR.TAG."`
@@ -58,6 +58,7 @@ func (*Backup) Help() string {
 	return `Files that did not change since the last backup of the same host and paths (size, times, inode) are not read. Content that the repository holds already is not stored again. What cannot be read is named, the rest is backed up, and the exit code is 3.
 
   bk-backup ~ --exclude '*.tmp' --exclude-caches
+  find . -name '*.odt' -print0 | bk-backup --files-from0 -
   bk-backup --stdin-from-command -- pg_dump mydb
   bk-backup --stdout ~ | ssh host bk-import -r /srv/backups`
 }
@@ -79,7 +80,7 @@ func (c *Backup) Run(ctx context.Context, app *cli.App) error {
 
 func (c *Backup) checkUsage() error {
 	sources := 0
-	for _, given := range []bool{len(c.Paths)+len(c.FilesFrom) > 0 && !c.StdinFromCommand, c.Stdin, c.StdinFromCommand} {
+	for _, given := range []bool{len(c.Paths)+len(c.FilesFrom)+len(c.FilesFrom0) > 0 && !c.StdinFromCommand, c.Stdin, c.StdinFromCommand} {
 		if given {
 			sources++
 		}
@@ -139,39 +140,6 @@ func (c *Backup) scanOptions(app *cli.App) (disk.ScanOptions, error) {
 		opts.StdinName = c.StdinName
 	}
 	return opts, nil
-}
-
-// roots are the paths on the command line and in files.
-func (c *Backup) roots(app *cli.App) ([]string, error) {
-	if c.Stdin || c.StdinFromCommand {
-		return nil, nil
-	}
-	roots := c.Paths
-	for _, name := range c.FilesFrom {
-		in := app.Stdin
-		if name != "-" {
-			f, err := os.Open(name)
-			if err != nil {
-				return nil, &cli.Error{Op: "read --files-from", Err: err}
-			}
-			defer f.Close()
-			in = f
-		}
-		lines := bufio.NewScanner(in)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
-			if line := lines.Text(); line != "" && !strings.HasPrefix(line, "#") {
-				roots = append(roots, line)
-			}
-		}
-		if err := lines.Err(); err != nil {
-			return nil, &cli.Error{Op: "read --files-from " + name, Err: err}
-		}
-	}
-	if len(roots) == 0 {
-		return nil, cli.Usagef("--files-from names no paths")
-	}
-	return roots, nil
 }
 
 func userName() string {
