@@ -116,7 +116,7 @@ func NewRestore(ctx context.Context, target string, opts RestoreOptions) (*Resto
 			unix.Close(fd)
 		}
 		r.cancel(err)
-		return nil, err
+		return nil, ofTarget(r.target, err)
 	}
 	r.history.init(r)
 	r.chunks.init(r)
@@ -171,22 +171,23 @@ func (r *Restore) openTarget() error {
 func (r *Restore) Summary() Summary { return r.report.summary() }
 
 // Write takes one record. Its errors are *format.Error where the stream is at
-// fault, and otherwise name the path that could not be restored because nothing
-// more can be: a full disk, above all. What concerns one object alone is
-// counted and reported instead.
+// fault, *TargetError where nothing more can be written to the target, and name
+// the path at which that was. What concerns one object alone is counted and
+// reported instead.
 func (r *Restore) Write(rec format.Record) error {
 	if r.err != nil {
 		return r.err
 	}
 	if err := context.Cause(r.ctx); err != nil {
-		r.err = err
-		return err
+		r.err = ofTarget(r.target, err)
+		return r.err
 	}
 	if err := r.write(rec); err != nil {
 		// A worker that failed first is the reason for everything after it.
 		if cause := context.Cause(r.ctx); cause != nil {
 			err = cause
 		}
+		err = ofTarget(r.target, err)
 		r.err = err
 		r.cancel(err)
 		return err

@@ -261,12 +261,6 @@ func (r *Restore) loseDir(d *outDir, err error) error {
 	return nil
 }
 
-// stops reports whether an error concerns the target as a whole, so that going
-// on would only repeat it.
-func stops(err error) bool {
-	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EROFS)
-}
-
 // evict closes the directory that has come to lie too far up.
 func (r *Restore) evict() error {
 	i := len(r.stack) - 1 - stackOpenMax

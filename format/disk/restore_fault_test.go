@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,12 +38,48 @@ func TestRestoreDiskFull(t *testing.T) {
 			s.file(fmt.Sprintf("d/%d", i), content)
 		}
 		target := filepath.Join(dir, "target")
-		_, err := restore(t, target, RestoreOptions{}, s.commit().end())
-		if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), target+"/d/") {
+		sum, err := restore(t, target, RestoreOptions{}, s.commit().end())
+		var stopped *TargetError
+		if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), target+"/d/") || !errors.As(err, &stopped) {
 			t.Errorf("%s: %v", name, err)
+		} else if fix := stopped.FixText(); !strings.Contains(fix, "make room on the file system of "+target+" ") {
+			t.Errorf("%s: to fix: %s", name, fix)
+		}
+		if len(sum.Losses) > 0 {
+			t.Errorf("%s: what the full disk stopped is a loss, too: %+v", name, sum.Losses)
 		}
 		if err := os.RemoveAll(target); err != nil {
 			t.Fatal(err)
+		}
+	}
+	// What else could not be written is named all the same.
+	var problems []string
+	s := newScript().snapshot("a", "").file(strings.Repeat("n", 256), text("x"))
+	for i := range 5 {
+		s.file(fmt.Sprintf("x%d", i), []run{chunk(strings.Repeat(fmt.Sprint(i), 300<<10))})
+	}
+	sum, err := restore(t, filepath.Join(dir, "target"), RestoreOptions{
+		OnProblem: func(p Problem) { problems = append(problems, fmt.Sprintf("%s %.3s", p.Kind, p.Path)) },
+	}, s.commit().end())
+	if want := []string{"unwritable nnn"}; !errors.Is(err, unix.ENOSPC) || !slices.Equal(problems, want) || len(sum.Losses) != 1 || sum.Losses[0].Count != 1 {
+		t.Errorf("%v; %v, %+v", err, problems, sum.Losses)
+	}
+	for what, make := range map[string]func() error{
+		"a target": func() error {
+			_, err := NewRestore(context.Background(), filepath.Join(dir, "new"), RestoreOptions{})
+			return err
+		},
+		"a rehearsal": func() error {
+			_, err := Rehearse(context.Background(), filepath.Join(dir, "new"), nil, RestoreOptions{})
+			return err
+		},
+	} {
+		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+			t.Fatal(err)
+		}
+		var stopped *TargetError
+		if err := make(); !errors.As(err, &stopped) || stopped.Target != filepath.Join(dir, "new") || !strings.Contains(stopped.FixText(), "writable") {
+			t.Errorf("%s on what is read-only: %v", what, err)
 		}
 	}
 }

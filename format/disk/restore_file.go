@@ -244,13 +244,6 @@ func (m *metadata) creationMode(root bool) uint32 {
 	return mode
 }
 
-// stopFor ends the whole restore where an error is about the target as a whole.
-func (r *Restore) stopFor(f *outFile, err error) {
-	if stops(err) {
-		r.cancel(fmt.Errorf("restore %s: %w", r.show(f.path), err))
-	}
-}
-
 // progressFileStep is after how many bytes of one file it is reported that they
 // were written, before the file is done.
 const progressFileStep = 8 << 20
@@ -366,8 +359,8 @@ func (r *Restore) count(f *outFile, action Action) {
 
 // lose reports a file that is not as it should be.
 func (r *Restore) lose(f *outFile, err error) {
-	if errors.Is(err, context.Canceled) && r.ctx.Err() != nil {
-		return // the whole restore was stopped, for a reason of its own
+	if r.ctx.Err() != nil && (errors.Is(err, context.Canceled) || stops(err)) {
+		return // the whole restore was stopped, and says why itself
 	}
 	r.history.unplace(r, f.number)
 	kind := LossUnwritable

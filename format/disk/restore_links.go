@@ -227,7 +227,14 @@ func (w *worker) link(p loadPiece) {
 	r.release(f.dir)
 }
 
+// splitLink notes that a file could not become a link and is one of its own.
 func (r *Restore) splitLink(f *outFile, err error) {
+	if stops(err) {
+		// It must not look complete: the next restore would leave it as it is.
+		f.fail(err)
+		r.stopFor(f, err)
+		return
+	}
 	if !errors.Is(err, errNoLeader) {
 		err = fmt.Errorf("it became a file of its own: %w", err)
 	}

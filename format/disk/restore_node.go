@@ -57,7 +57,7 @@ func (r *Restore) linkNode(n *newNode) (Action, error) {
 		replace = r.mayReplace(&st, n.meta)
 	}
 	action, err := r.linkTo(n.dir, n.name, n.path, n.linkTo, replace, false)
-	if err != nil {
+	if err != nil && !stops(err) {
 		r.report.problem(LossHardlink, n.path, err)
 	}
 	return action, err

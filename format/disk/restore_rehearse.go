@@ -31,9 +31,10 @@ func Rehearse(ctx context.Context, target string, src format.Source, opts Restor
 	// Nobody else gets at what is made with the modes that it is to have.
 	stage, err := os.MkdirTemp(above, ".bk-rehearsal-")
 	if err != nil {
-		return nil, fmt.Errorf("rehearse a restore: %w", err)
+		return nil, ofTarget(target, fmt.Errorf("rehearse a restore: %w", err))
 	}
 	defer func() {
+		err = ofTarget(target, err) // stage will be gone
 		if errRemove := removeTree(above, filepath.Base(stage)); errRemove != nil {
 			err = errors.Join(err, fmt.Errorf("take away what a restore was rehearsed with: %w", errRemove))
 		}

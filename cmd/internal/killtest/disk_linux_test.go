@@ -180,6 +180,16 @@ func fullDisk(t *testing.T, path string) {
 	for _, args := range [][]string{{"bk-gc", "--grace", "0"}, {"bk-forget", "latest"}, {"bk-key", "rotate"}, {"bk-tag", "--add", "x", "latest"}} {
 		expectFailure(t, p.command(args[0], args[1:]...), 1, "no space left on device")
 	}
+	// A restore says it once, not for every file that it was at and in sum again.
+	target := filepath.Join(path, "restored")
+	out, _ := p.command("bk-restore", "latest", "--target", target).CombinedOutput()
+	if text := string(out); strings.Count(text, "no space left on device") != 1 || strings.Contains(text, "lost:") ||
+		!strings.Contains(text, "\nto fix: make room on the file system of "+target+" ") {
+		t.Errorf("bk-restore: %s", text)
+	}
+	if err := os.RemoveAll(target); err != nil {
+		t.Error(err)
+	}
 	p.checkAll(versions)
 	if err := os.Remove(filler); err != nil {
 		t.Error(err)
@@ -192,7 +202,7 @@ func fullDisk(t *testing.T, path string) {
 		t.Error(err)
 		return
 	}
-	for _, args := range [][]string{{"bk-backup", source}, {"bk-gc"}, {"bk-forget", "latest"}, {"bk-key", "rotate"}} {
+	for _, args := range [][]string{{"bk-backup", source}, {"bk-gc"}, {"bk-forget", "latest"}, {"bk-key", "rotate"}, {"bk-restore", "latest", "--target", target}} {
 		expectFailure(t, p.command(args[0], args[1:]...), 1, "read-only file system")
 	}
 	p.checkAll(versions)
