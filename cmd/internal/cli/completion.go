@@ -69,9 +69,30 @@ const bashFamily = `_bk() {
 complete -o filenames -F _bk bk
 `
 
+// zshFamily comes before the completion of bk itself. Programs whose completion
+// is not among those that zsh has loaded are asked for it.
+const zshFamily = `if (( CURRENT > 2 )) && [[ $words[2] != (help|-*) ]]; then
+  (( $+commands[bk-$words[2]] )) || return
+  shift words
+  (( CURRENT-- ))
+  words[1]=bk-$words[1]
+  if (( $+_comps[$words[1]] )); then
+    _normal
+  else
+    eval "$($words[1] --completion zsh)"
+  fi
+  return
+fi
+local -a names=(${${(Mk)commands:#bk-*}#bk-})
+`
+
 func zshCompletion(name string, model *kong.Application) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "#compdef %s\n_arguments -s \\\n", name)
+	fmt.Fprintf(&b, "#compdef %s\n", name)
+	if name == "bk" {
+		b.WriteString(zshFamily)
+	}
+	b.WriteString("_arguments -s \\\n")
 	for _, f := range allFlags(model) {
 		help := strings.NewReplacer("'", "", "[", "(", "]", ")", ":", " ").Replace(f.Help)
 		value := ""
@@ -83,6 +104,10 @@ func zshCompletion(name string, model *kong.Application) string {
 		}
 		fmt.Fprintf(&b, "  '*--%s%s[%s]%s' \\\n", f.Name, strings.TrimSuffix(value[:min(1, len(value))], ":"), help, strings.TrimPrefix(value, "="))
 	}
+	if name == "bk" {
+		b.WriteString("  \"*:program:($names)\"\n")
+		return b.String()
+	}
 	if names := commands(model); len(names) > 0 {
 		fmt.Fprintf(&b, "  '1:command:(%s)' \\\n", strings.Join(names, " "))
 	}
@@ -90,13 +115,37 @@ func zshCompletion(name string, model *kong.Application) string {
 	return b.String()
 }
 
+// fishFamily completes "bk NAME ARGS" as the line "bk-NAME ARGS". Programs whose
+// completion is not installed are asked for it.
+const fishFamily = `function __bk_name
+  set -l words (commandline -opc)
+  test (count $words) -ge 2; and not string match -q -- '-*' $words[2]; and test $words[2] != help; and echo bk-$words[2]
+end
+function __bk_names
+  complete -C bk- | string replace -rf '^bk-(\S+).*' '$1'
+end
+function __bk_as_program
+  set -l program (__bk_name)
+  command -q $program; or return
+  complete -C "$program --" | string match -q -- '--*'; or $program --completion fish | source
+  complete -C (commandline -pc | string collect | string replace -r '^\s*(\S*/)?bk\s+\S+' $program)
+end
+complete -c bk -f -n 'not __bk_name' -a '(__bk_names)'
+complete -c bk -f -n __bk_name -a '(__bk_as_program)'
+`
+
 func fishCompletion(name string, model *kong.Application) string {
 	var b strings.Builder
+	when := ""
+	if name == "bk" {
+		b.WriteString(fishFamily)
+		when = " -n 'not __bk_name'"
+	}
 	for _, command := range model.Children {
 		fmt.Fprintf(&b, "complete -c %s -f -n __fish_use_subcommand -a %s -d '%s'\n", name, command.Name, strings.ReplaceAll(command.Help, "'", `\'`))
 	}
 	for _, f := range allFlags(model) {
-		fmt.Fprintf(&b, "complete -c %s -l %s", name, f.Name)
+		fmt.Fprintf(&b, "complete -c %s%s -l %s", name, when, f.Name)
 		if f.Short != 0 {
 			fmt.Fprintf(&b, " -s %c", f.Short)
 		}
