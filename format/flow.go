@@ -115,7 +115,8 @@ type ExportOptions struct {
 	// refs cannot serve.
 	Flat, Copy, NoCopy, Held bool
 	// HasChunk, if set, reports whether the receiver holds a chunk. Such chunks
-	// are named by refs and neither read nor sent (FeatureHeld).
+	// are named by refs and not sent (FeatureHeld), nor read where the system
+	// knows their ids without that.
 	HasChunk func(id ID, size uint32) bool
 	// Arrived, if set, reports whether a chunk came to the receiver with a part of
 	// that very snapshot, in a stream that was cut off. Such chunks are named by

@@ -33,7 +33,7 @@ type Sync struct {
 
 // Help is the longer text.
 func (*Sync) Help() string {
-	return `Brings over what the target does not hold yet: every snapshot of the source that --host, --tag and so on select, the first ones whole, later ones as differences. Run it daily: it costs what changed. Interrupted, run it again: what arrived is neither read nor stored again.
+	return `Brings over what the target does not hold yet: every snapshot of the source that --host, --tag and so on select, the first ones whole, later ones as differences. Run it daily: it costs what changed. Interrupted, run it again: what arrived in a repository of bk is not stored again, and from bk and restic not read again either. What borg, tar archives and trees of hard links hold is known only when it was read.
 
   bk-sync -r restic:/srv/restic --to /srv/bk
   bk-sync -r /srv/bk --to /mnt/offsite --drop '*.iso'
