@@ -42,7 +42,7 @@ func openBorg(ctx context.Context, app *App, place string, source SourceOptions)
 			return ok || name == pattern
 		}
 	}
-	st, err := openStore(ctx, place)
+	st, err := openLocal(ctx, place)
 	if err != nil {
 		return nil, err
 	}

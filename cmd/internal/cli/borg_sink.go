@@ -57,7 +57,7 @@ func createBorg(ctx context.Context, app *App, place string, opts SinkOptions) (
 	case err != nil:
 		return nil, fmt.Errorf("look for a borg repository: %w", err)
 	}
-	st, err := openStore(ctx, place)
+	st, err := openLocal(ctx, place)
 	if err != nil {
 		return nil, err
 	}

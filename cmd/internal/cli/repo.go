@@ -16,12 +16,11 @@ import (
 	"github.com/bk-backup/bk/repo/keyring"
 	"github.com/bk-backup/bk/repo/seal"
 	"github.com/bk-backup/bk/repo/store"
-	"github.com/bk-backup/bk/repo/store/dir"
 )
 
 // RepoFlags name the repository that a program works on.
 type RepoFlags struct {
-	Repo     string `short:"r" placeholder:"URL" help:"Repository: a path, or of another system ${systems}. Default: $$BK_REPO."`
+	Repo     string `short:"r" placeholder:"URL" help:"Repository: a path, the URL of a bk-serve, or of another system ${systems}. Default: $$BK_REPO."`
 	CacheDir string `placeholder:"DIR" env:"BK_CACHE_DIR" help:"Where to cache the index. Default: the user's cache directory; 'none' for no cache."`
 }
 
@@ -40,18 +39,19 @@ func (f *RepoFlags) location(variables ...string) (string, error) {
 		Fix: "give -r, or set " + strings.Join(variables, " or ")}
 }
 
-// Role is what a program wants a repository for: the variables where its place
-// and passphrase may stand, the more special ones first.
+// Role is what a program wants a repository for: the variables where its place,
+// its passphrase and a server's token may stand, the more special ones first.
 type Role struct {
 	places  []string
 	secrets []string
+	tokens  []string
 }
 
 // The roles.
 var (
-	RoleSource = Role{[]string{"BK_REPO"}, []string{"BK_PASSPHRASE"}}
-	RoleTarget = Role{[]string{"BK_IMPORT_REPO", "BK_REPO"}, []string{"BK_IMPORT_PASSPHRASE", "BK_PASSPHRASE"}}
-	RoleFrom   = Role{nil, []string{"BK_FROM_PASSPHRASE", "BK_PASSPHRASE"}}
+	RoleSource = Role{[]string{"BK_REPO"}, []string{"BK_PASSPHRASE"}, []string{"BK_SERVER_TOKEN"}}
+	RoleTarget = Role{[]string{"BK_IMPORT_REPO", "BK_REPO"}, []string{"BK_IMPORT_PASSPHRASE", "BK_PASSPHRASE"}, []string{"BK_IMPORT_SERVER_TOKEN", "BK_SERVER_TOKEN"}}
+	RoleFrom   = Role{nil, []string{"BK_FROM_PASSPHRASE", "BK_PASSPHRASE"}, []string{"BK_FROM_SERVER_TOKEN", "BK_SERVER_TOKEN"}}
 )
 
 // secretsWith are the variables for a passphrase of a system that has one of its
@@ -105,25 +105,17 @@ func (app *App) openStorage(ctx context.Context, f *RepoFlags, role Role) (store
 	if err != nil {
 		return nil, keyring.Secrets{}, err
 	}
-	if system, rest := store.SplitLocation(url); system != "" && system != "file" {
-		return nil, keyring.Secrets{}, &Error{Code: ExitUsage, Op: "open " + url, Err: fmt.Errorf("this needs a bk repository, and %q is not a place where one can lie", system+":"+rest)}
+	if err := repositoryPlace("open", url); err != nil {
+		return nil, keyring.Secrets{}, err
 	}
-	st, err := openStore(ctx, url)
+	st, err := store.Open(ctx, url, app.storageSchemes(role))
 	if err != nil {
 		return nil, keyring.Secrets{}, err
 	}
 	return st, keyring.Secrets{Passphrase: func(ctx context.Context) (string, error) {
-		return app.Passphrase(ctx, SecretSource{Variables: role.secrets, Prompt: "passphrase for " + url})
+		return app.Passphrase(ctx, SecretSource{Variables: role.secrets, Prompt: "passphrase for " + shown(url)})
 	}}, nil
 }
-
-// openStore opens the storage of a bk repository.
-func openStore(ctx context.Context, url string) (store.Store, error) {
-	return store.Open(ctx, url, storageSchemes)
-}
-
-// storageSchemes are the kinds of storage that a repository can lie on.
-var storageSchemes = store.Schemes{"file": dir.Scheme(dir.Options{})}
 
 func (app *App) repoOptions(f *RepoFlags) repo.Options {
 	host, _ := os.Hostname()
@@ -244,14 +236,14 @@ func (app *App) InitRepo(ctx context.Context, f *RepoFlags, init keyring.InitOpt
 	if err != nil {
 		return nil, err
 	}
-	if system, rest := store.SplitLocation(url); system != "" && system != "file" {
-		return nil, &Error{Code: ExitUsage, Op: "make a repository in " + url, Err: fmt.Errorf("%q is not a place where one can lie", system+":"+rest)}
+	if err := repositoryPlace("make a repository in", url); err != nil {
+		return nil, err
 	}
-	init.Passphrase, err = app.Passphrase(ctx, SecretSource{Variables: RoleSource.secrets, Prompt: "new passphrase for " + url, Twice: true})
+	init.Passphrase, err = app.Passphrase(ctx, SecretSource{Variables: RoleSource.secrets, Prompt: "new passphrase for " + shown(url), Twice: true})
 	if err != nil {
 		return nil, err
 	}
-	st, err := store.Create(ctx, url, storageSchemes)
+	st, err := store.Create(ctx, url, app.storageSchemes(RoleSource))
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ func openRestic(ctx context.Context, app *App, place string, opts SourceOptions)
 	if err := settings("restic", opts.Settings, nil); err != nil {
 		return nil, err
 	}
-	st, err := openStore(ctx, place)
+	st, err := openLocal(ctx, place)
 	if err != nil {
 		return nil, err
 	}
@@ -55,9 +55,9 @@ func createRestic(ctx context.Context, app *App, place string, opts SinkOptions)
 	if err != nil {
 		return nil, err
 	}
-	st, err := openStore(ctx, place)
+	st, err := openLocal(ctx, place)
 	if isNoStorage(err) {
-		st, err = store.Create(ctx, place, storageSchemes)
+		st, err = store.Create(ctx, place, localSchemes())
 	}
 	if err != nil {
 		return nil, err

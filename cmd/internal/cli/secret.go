@@ -34,28 +34,38 @@ func (app *App) Passphrase(ctx context.Context, src SecretSource) (string, error
 }
 
 func (app *App) findPassphrase(ctx context.Context, src SecretSource) (string, error) {
-	for _, v := range src.Variables {
+	text, found, err := fromEnvironment(ctx, "passphrase", src.Variables)
+	if found || err != nil {
+		return text, err
+	}
+	return app.ask(src)
+}
+
+// fromEnvironment finds a secret in a variable, a file that another one names, or
+// the output of a command. what says in errors what is looked for.
+func fromEnvironment(ctx context.Context, what string, variables []string) (text string, found bool, err error) {
+	for _, v := range variables {
 		if p, ok := os.LookupEnv(v); ok {
-			return p, nil
+			return p, true, nil
 		}
 		if file, ok := os.LookupEnv(v + "_FILE"); ok {
 			b, err := os.ReadFile(file)
 			if err != nil {
-				return "", &Error{Op: "read the passphrase file named by " + v + "_FILE", Err: err}
+				return "", false, &Error{Op: "read the " + what + " file named by " + v + "_FILE", Err: err}
 			}
-			return firstLine(b), nil
+			return firstLine(b), true, nil
 		}
 		if command, ok := os.LookupEnv(v + "_COMMAND"); ok {
 			cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 			cmd.Stderr = os.Stderr
 			out, err := cmd.Output()
 			if err != nil {
-				return "", &Error{Op: "run the passphrase command named by " + v + "_COMMAND", Err: err}
+				return "", false, &Error{Op: "run the " + what + " command named by " + v + "_COMMAND", Err: err}
 			}
-			return firstLine(out), nil
+			return firstLine(out), true, nil
 		}
 	}
-	return app.ask(src)
+	return "", false, nil
 }
 
 // HasPassphrase reports whether the environment has the passphrase of a role, so

@@ -24,7 +24,7 @@ import (
 	"github.com/bk-backup/bk/format"
 )
 
-var programs = []string{"bk-init", "bk-backup", "bk-restore", "bk-snapshots", "bk-export", "bk-import", "bk-filter", "bk-sync", "bk-diff", "bk-forget", "bk-tag", "bk-gc", "bk-key", "bk-check", "bk-repair"}
+var programs = []string{"bk-init", "bk-backup", "bk-restore", "bk-snapshots", "bk-export", "bk-import", "bk-filter", "bk-sync", "bk-diff", "bk-forget", "bk-tag", "bk-gc", "bk-key", "bk-check", "bk-repair", "bk-serve"}
 
 // bin is where TestMain built the programs.
 var bin string

@@ -7,6 +7,8 @@
 //	exec pipe A ... | B ... | C ...    a pipeline; fails if any program fails, and says all exit codes
 //	exec code N A ...                  succeeds if A exits with N
 //	exec damage flip|cut data|meta REPO  damages the newest pack of that kind
+//	exec serving FLAGS... -- A ...     runs A beside a bk-serve with these flags, by whose address
+//	                                   SERVER in its arguments is replaced; with -tls first, by TLS
 //
 // Nothing imports it.
 package scripttest
@@ -21,7 +23,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"pipe": pipe, "code": code, "damage": damage})
+	testscript.Main(m, map[string]func(){"pipe": pipe, "code": code, "damage": damage, "serving": serving})
 }
 
 func TestScripts(t *testing.T) {
