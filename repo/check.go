@@ -165,7 +165,7 @@ type badPack struct {
 type chunkPlace struct{ number, offset uint32 }
 
 // check does the work. The caller closes the cache.
-func (r *Repository) check(ctx context.Context, opts CheckOptions) (_ *checker, err error) {
+func (r *Repository) check(ctx context.Context, opts CheckOptions) (*checker, error) {
 	k := &checker{
 		survey: survey{r: r, ctx: ctx, onProgress: opts.OnProgress, sum: new(Collected)},
 		opts:   opts, out: new(Checked),
@@ -174,9 +174,7 @@ func (r *Repository) check(ctx context.Context, opts CheckOptions) (_ *checker, 
 	}
 	// The index is read from storage and not from the local cache: what is
 	// checked is what another machine would find.
-	if k.cache, err = index.Open(""); err != nil {
-		return nil, err
-	}
+	k.cache = index.Open("", nil)
 	for _, step := range []func() error{
 		k.objects, k.list, k.readIndex, k.readPlans, k.listPacks, k.walk, k.measure, k.comparePacks, k.weigh, k.touch, k.chain,
 	} {

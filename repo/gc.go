@@ -241,10 +241,11 @@ func (c *survey) openIndex() (err error) {
 	if c.cache != nil {
 		c.cache.Close()
 	}
-	if c.cache, err = index.Open(c.r.indexDir); err != nil {
-		return err
+	c.cache = index.Open(c.r.indexDir, c.r.cacheFailed)
+	if c.indexes, err = c.r.refresh(c.ctx, c.cache, nil); err == nil {
+		err = c.cache.Verify(c.ctx)
 	}
-	if c.indexes, err = c.r.refresh(c.ctx, c.cache, nil); err != nil {
+	if err != nil {
 		return fmt.Errorf("read the index: %w", err)
 	}
 	return nil

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -25,7 +24,8 @@ import (
 // Options are what a repository needs from its surroundings.
 type Options struct {
 	// CacheDir is where the index is cached; a directory for each repository is
-	// made below it. Empty: a temporary directory for as long as it is open.
+	// made below it. Empty: nothing is kept for longer than it is open. So it is if
+	// the directory cannot be used, then or later: Log is told once.
 	CacheDir string
 	// Program and Host are written into sessions, for people.
 	Program, Host string
@@ -59,8 +59,9 @@ type Repository struct {
 	latest latestKeys
 	label  *seal.Labeler
 	index  *index.Cache
-	// indexDir is where the index is cached; empty for a temporary directory.
+	// indexDir is where the index is cached; empty if it is not kept.
 	indexDir string
+	told     told
 	opts     Options
 
 	openers  openers
@@ -125,34 +126,13 @@ func open(ctx context.Context, st store.Store, keys *keyring.Keyring, names [][3
 	if dir != "" {
 		dir = filepath.Join(dir, keys.Repository().String(), r.own.ID.String())
 	}
-	err := r.openIndex(ctx, dir, names)
-	if dir != "" && errors.Is(err, index.ErrNoCache) {
-		// Whoever restores on a machine that is half broken has perhaps no place
-		// for a cache; it only saves time.
-		r.opts.Log.Warn("the index is read without a cache, which takes longer", "error", err)
-		if _, err := os.Stat(r.seenPath()); err != nil {
-			r.opts.CacheDir = "" // nothing was seen, and nothing could be kept
-		}
-		err = r.openIndex(ctx, "", names)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return r, nil
-}
-
-// openIndex makes the index cover the named objects, in dir or, if that is empty,
-// in a temporary directory.
-func (r *Repository) openIndex(ctx context.Context, dir string, names [][32]byte) (err error) {
 	r.indexDir = dir
-	if r.index, err = index.Open(dir); err != nil {
-		return fmt.Errorf("open the repository %s: %w", r.store, err)
-	}
+	r.index = index.Open(dir, r.cacheFailed)
 	if err := r.refreshIndex(ctx, names); err != nil {
 		r.index.Close()
-		return fmt.Errorf("read the index of %s: %w", r.store, err)
+		return nil, fmt.Errorf("read the index of %s: %w", r.store, err)
 	}
-	return nil
+	return r, nil
 }
 
 // listIndexes returns the names of the index objects on storage.

@@ -64,7 +64,7 @@ func (r *Repository) loadSeen() *seen {
 		return nil
 	}
 	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
+	if isNowhere(err) {
 		return &seen{}
 	}
 	if err == nil {
@@ -74,7 +74,7 @@ func (r *Repository) loadSeen() *seen {
 			return s
 		}
 	}
-	r.opts.Log.Warn("what was seen of the repository before cannot be read", "file", path, "error", err)
+	r.seenUnread(path, err)
 	return &seen{}
 }
 
@@ -137,7 +137,7 @@ func (r *Repository) remember(was, is *seen) {
 		return
 	}
 	if err := writeSeen(path, is.String()); err != nil {
-		r.opts.Log.Warn("what was seen of the repository cannot be kept", "error", err)
+		r.seenUnkept(was, err)
 	}
 }
 
@@ -294,7 +294,7 @@ func (r *Repository) AcceptRollback() error {
 	if path == "" {
 		return nil
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(path); err != nil && !isNowhere(err) {
 		return fmt.Errorf("forget what was seen of %s: %w", r, err)
 	}
 	return nil

@@ -3,21 +3,23 @@ package index
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"container/heap"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"os"
-	"path/filepath"
+	"runtime/debug"
 	"slices"
 
 	"github.com/bk-backup/bk/repo/pack"
 )
 
 // runWriter writes a run record by record. The number of records may turn out
-// smaller than announced, never larger.
+// smaller than announced, never larger. Its errors are ErrNoCache.
 type runWriter struct {
 	f       *os.File
+	final   string // its name when it is whole; empty: it has none
 	w       *bufio.Writer
 	fanBits uint
 	places  places
@@ -30,26 +32,18 @@ type runWriter struct {
 	last    record
 }
 
-func createRun(dir string, countMax uint64, packs []byte, names [][32]byte) (*runWriter, error) {
-	f, err := os.CreateTemp(dir, ".run-*")
-	if err != nil {
-		return nil, fmt.Errorf("create an index cache file in %s: %w", dir, err)
-	}
-	w := &runWriter{f: f, fanBits: fanBitsFor(countMax), packs: packs, names: names}
+// createRun begins a run in a file that the caller has made, and throws away if
+// it comes to nothing.
+func createRun(f *os.File, final string, countMax uint64, packs []byte, names [][32]byte) (*runWriter, error) {
+	w := &runWriter{f: f, final: final, fanBits: fanBitsFor(countMax), packs: packs, names: names}
 	w.places = layout(0, uint64(len(packs)/packSize), uint64(len(names)), w.fanBits)
 	w.fan = make([]uint32, 1<<w.fanBits+1)
 	w.block = make([]byte, 0, blockSize+recordSize)
 	if _, err := f.Seek(int64(w.places.records), 0); err != nil {
-		w.abandon()
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrNoCache, err)
 	}
 	w.w = bufio.NewWriterSize(f, 1<<18)
 	return w, nil
-}
-
-func (w *runWriter) abandon() {
-	w.f.Close()
-	os.Remove(w.f.Name())
 }
 
 // add appends a record; labels ascend. A record equal to the one before is left out.
@@ -69,12 +63,22 @@ func (w *runWriter) add(rec *record) error {
 		w.sums = binary.LittleEndian.AppendUint32(w.sums, crc32.Checksum(w.block[:blockSize], castagnoli))
 		w.block = append(w.block[:0], w.block[blockSize:]...)
 	}
-	_, err := w.w.Write(rec[:])
-	return err
+	if _, err := w.w.Write(rec[:]); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoCache, err)
+	}
+	return nil
 }
 
 // finish completes the file and gives it its name in the cache.
 func (w *runWriter) finish() (*Run, error) {
+	run, err := w.complete()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoCache, err)
+	}
+	return run, nil
+}
+
+func (w *runWriter) complete() (*Run, error) {
 	if len(w.block) > 0 {
 		w.sums = binary.LittleEndian.AppendUint32(w.sums, crc32.Checksum(w.block, castagnoli))
 	}
@@ -109,14 +113,12 @@ func (w *runWriter) finish() (*Run, error) {
 	}
 	// It is mapped before others can see it: another process may remove it at
 	// once, having one that covers the same.
-	name := w.f.Name()
-	final := filepath.Join(filepath.Dir(name), "run-"+filepath.Base(name)[len(".run-"):])
-	run, err := mapRun(w.f, final)
+	run, err := mapRun(w.f, cmp.Or(w.final, w.f.Name()))
 	if err != nil {
 		return nil, err
 	}
-	if err = w.f.Close(); err == nil {
-		err = os.Rename(name, final)
+	if err = w.f.Close(); err == nil && w.final != "" {
+		err = os.Rename(w.f.Name(), w.final)
 	}
 	if err != nil {
 		run.Close()
@@ -161,28 +163,28 @@ func (b *batch) addPack(info pack.Info, entries []pack.Entry) {
 	}
 }
 
-func (b *batch) write(dir string) (*Run, error) {
+// size is how many bytes a run of the batch takes.
+func (b *batch) size() uint64 {
+	count := uint64(len(b.records))
+	return layout(count, uint64(len(b.packs.bytes)/packSize), uint64(len(b.names)), fanBitsFor(count)).size
+}
+
+func (b *batch) write(f *os.File, final string) (*Run, error) {
 	slices.SortFunc(b.records, func(x, y record) int { return bytes.Compare(x[:], y[:]) })
-	w, err := createRun(dir, uint64(len(b.records)), b.packs.bytes, b.names)
+	w, err := createRun(f, final, uint64(len(b.records)), b.packs.bytes, b.names)
 	if err != nil {
 		return nil, err
 	}
 	for i := range b.records {
 		if err := w.add(&b.records[i]); err != nil {
-			w.abandon()
-			return nil, fmt.Errorf("write the index cache: %w", err)
+			return nil, err
 		}
 	}
-	run, err := w.finish()
-	if err != nil {
-		w.abandon()
-		return nil, fmt.Errorf("write the index cache: %w", err)
-	}
-	return run, nil
+	return w.finish()
 }
 
 // merge writes one run with the records of several, in bounded memory.
-func merge(dir string, runs []*Run) (*Run, error) {
+func merge(f *os.File, final string, runs []*Run) (*Run, error) {
 	var table packTable
 	var names [][32]byte
 	seen := make(map[[32]byte]bool)
@@ -201,12 +203,12 @@ func merge(dir string, runs []*Run) (*Run, error) {
 		})
 		total += r.count
 		if ok, err := c.next(); err != nil {
-			return nil, err
+			return nil, &badRun{r, err}
 		} else if ok {
 			h = append(h, c)
 		}
 	}
-	w, err := createRun(dir, total, table.bytes, names)
+	w, err := createRun(f, final, total, table.bytes, names)
 	if err != nil {
 		return nil, err
 	}
@@ -214,13 +216,11 @@ func merge(dir string, runs []*Run) (*Run, error) {
 	for len(h) > 0 {
 		c := h[0]
 		if err := w.add(&c.rec); err != nil {
-			w.abandon()
-			return nil, fmt.Errorf("write the index cache: %w", err)
+			return nil, err
 		}
 		ok, err := c.next()
 		if err != nil {
-			w.abandon()
-			return nil, err
+			return nil, &badRun{c.run, err}
 		}
 		if ok {
 			heap.Fix(&h, 0)
@@ -228,12 +228,7 @@ func merge(dir string, runs []*Run) (*Run, error) {
 			heap.Pop(&h)
 		}
 	}
-	run, err := w.finish()
-	if err != nil {
-		w.abandon()
-		return nil, fmt.Errorf("write the index cache: %w", err)
-	}
-	return run, nil
+	return w.finish()
 }
 
 // cursor walks a run during a merge, with packs renumbered.
@@ -244,10 +239,11 @@ type cursor struct {
 	rec   record
 }
 
-func (c *cursor) next() (bool, error) {
+func (c *cursor) next() (_ bool, err error) {
 	if c.at == c.run.count {
 		return false, nil
 	}
+	defer c.run.guard(debug.SetPanicOnFault(true), &err)
 	if err := c.run.verify(c.at, c.at+1); err != nil {
 		return false, err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/bk-backup/bk/repo/pack"
 	"github.com/bk-backup/bk/repo/seal"
@@ -24,23 +25,27 @@ const (
 // Cache is the index of one group: the runs of a local directory, and what this
 // session has added. It is safe for concurrent use.
 type Cache struct {
-	dir       string
-	temporary bool
+	dir  string
+	warn func(error)
 
-	mu   sync.RWMutex
-	runs []*Run // largest first
+	mu      sync.RWMutex
+	keeps   bool   // runs are written to dir
+	unkept  error  // why they are not any more
+	runs    []*Run // largest first
+	mergeAt int    // more runs than these are merged
+	marked  bool   // Marks name records by their places
+	fetch   fetcher
 
 	absent  atomic.Pointer[map[[32]byte]bool]
 	pending pending
 }
 
+// fetcher returns the opened body of an index object.
+type fetcher = func(ctx context.Context, name [32]byte) ([]byte, error)
+
 // ErrSkip, returned by the fetch of Refresh, leaves an index object out: what it
 // alone lists is not found.
 var ErrSkip = errors.New("the index object is left out")
-
-// ErrNoCache says that the directory of the cache cannot be used: nothing is
-// wrong with the repository, and another directory may do.
-var ErrNoCache = errors.New("the index cannot be cached")
 
 // Hit is a place where a chunk lies.
 type Hit struct {
@@ -48,51 +53,50 @@ type Hit struct {
 	Location
 }
 
+// partAge is how old a part of a run is that nobody is writing any more.
+const partAge = 24 * time.Hour
+
 // Open maps the runs in dir, which is made if it is missing. With an empty dir
-// the cache is a temporary directory, removed by Close.
-func Open(dir string) (*Cache, error) {
-	c := &Cache{dir: dir}
+// there is a cache for as long as it is open. So there is if dir cannot be used,
+// then or later: warn, if it is not nil, is told why, once, with ErrNoCache.
+func Open(dir string, warn func(error)) *Cache {
+	c := &Cache{dir: dir, warn: warn, keeps: dir != "", mergeAt: runsMax}
 	c.pending.init()
 	if dir == "" {
-		tmp, err := os.MkdirTemp("", "bk-index-*")
-		if err != nil {
-			return nil, fmt.Errorf("%w: make a temporary directory: %w", ErrNoCache, err)
-		}
-		c.dir, c.temporary = tmp, true
-		return c, nil
+		return c
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoCache, err)
+	err := os.MkdirAll(dir, 0o700)
+	var files []os.DirEntry
+	if err == nil {
+		files, err = os.ReadDir(dir)
 	}
-	files, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoCache, err)
+		c.stopKeeping(fmt.Errorf("%w: %w", ErrNoCache, err))
+		return c
 	}
 	for _, f := range files {
-		if !strings.HasPrefix(f.Name(), "run-") {
-			continue
-		}
 		path := filepath.Join(dir, f.Name())
-		run, err := OpenRun(path)
-		switch {
-		case errors.Is(err, ErrDamaged):
-			os.Remove(path) // built again from storage by Refresh
-		case errors.Is(err, os.ErrNotExist): // merged by another process meanwhile
-		case err != nil:
-			c.Close()
-			return nil, fmt.Errorf("%w: %w", ErrNoCache, err)
-		default:
-			c.runs = append(c.runs, run)
+		switch info, err := f.Info(); {
+		case !f.Type().IsRegular(): // nobody's
+		case strings.HasPrefix(f.Name(), "run-"):
+			run, err := OpenRun(path)
+			if err == nil {
+				c.runs = append(c.runs, run)
+			} else if !errors.Is(err, os.ErrNotExist) { // merged by another process meanwhile
+				os.Remove(path) // built again from storage by Refresh
+			}
+		case strings.HasPrefix(f.Name(), ".run-") && err == nil && time.Since(info.ModTime()) > partAge:
+			os.Remove(path) // whoever wrote it was killed
 		}
 	}
 	c.order()
-	return c, nil
+	return c
 }
 
 // order sorts the runs and drops those whose index objects others cover, which
 // a merge in another process may have left.
 func (c *Cache) order() {
-	sort.Slice(c.runs, func(i, j int) bool { return c.runs[i].count > c.runs[j].count })
+	c.bySize()
 	covered := make(map[[32]byte]bool)
 	kept := c.runs[:0]
 	for _, r := range c.runs {
@@ -113,7 +117,9 @@ func (c *Cache) order() {
 
 // remove deletes a run's file. The mapping stays until nobody can be reading it.
 func (c *Cache) remove(r *Run) {
-	os.Remove(r.path)
+	if r.shelf == shelfKept {
+		os.Remove(r.path)
+	}
 	r.Close()
 }
 
@@ -128,9 +134,6 @@ func (c *Cache) Close() error {
 		}
 	}
 	c.runs = nil
-	if c.temporary {
-		os.RemoveAll(c.dir)
-	}
 	return first
 }
 
@@ -138,7 +141,7 @@ func (c *Cache) Close() error {
 // fetch returns the opened body of an index object. If one is not there any more,
 // the others are covered before that is returned as the error, so that whoever
 // lists again and calls again has to fetch only what is new.
-func (c *Cache) Refresh(ctx context.Context, names [][32]byte, fetch func(ctx context.Context, name [32]byte) ([]byte, error)) error {
+func (c *Cache) Refresh(ctx context.Context, names [][32]byte, fetch fetcher) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	present := make(map[[32]byte]bool, len(names))
@@ -146,13 +149,26 @@ func (c *Cache) Refresh(ctx context.Context, names [][32]byte, fetch func(ctx co
 		present[n] = true
 	}
 	covered := c.dropVanished(present)
-	var b batch
-	var vanished error
+	c.fetch = fetch
+	missing := make([][32]byte, 0, len(names))
 	for _, name := range names {
-		if covered[name] {
-			continue
+		if !covered[name] {
+			missing = append(missing, name)
 		}
-		body, err := fetch(ctx, name)
+	}
+	vanished, err := c.cover(ctx, missing)
+	if err != nil {
+		return err
+	}
+	return errors.Join(vanished, c.mergeSome(ctx))
+}
+
+// cover reads index objects into new runs. One that is not there any more is
+// named by vanished.
+func (c *Cache) cover(ctx context.Context, names [][32]byte) (vanished, err error) {
+	var b batch
+	for _, name := range names {
+		body, err := c.fetch(ctx, name)
 		if errors.Is(err, ErrSkip) {
 			continue
 		}
@@ -161,29 +177,27 @@ func (c *Cache) Refresh(ctx context.Context, names [][32]byte, fetch func(ctx co
 			continue
 		}
 		if err != nil {
-			return err
+			return vanished, err
 		}
 		err = pack.ParseIndex(body, func(info pack.Info, entries []pack.Entry) error {
 			b.addPack(info, entries)
 			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("index %x: %w", name[:8], err)
+			return vanished, fmt.Errorf("index %x: %w", name[:8], err)
 		}
 		b.names = append(b.names, name)
 		if len(b.records) >= batchRecordsMax {
 			if err := c.addRun(&b); err != nil {
-				return err
+				return vanished, err
 			}
 			b = batch{}
 		}
 	}
 	if len(b.names) > 0 {
-		if err := c.addRun(&b); err != nil {
-			return err
-		}
+		err = c.addRun(&b)
 	}
-	return errors.Join(vanished, c.mergeSome())
+	return vanished, err
 }
 
 // dropVanished removes runs that cover an index object which storage no longer
@@ -206,18 +220,23 @@ func (c *Cache) dropVanished(present map[[32]byte]bool) (covered map[[32]byte]bo
 }
 
 func (c *Cache) addRun(b *batch) error {
-	run, err := b.write(c.dir)
+	run, err := c.newRun(shelfKept, b.size(), b.write)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNoCache, err)
+		return err
 	}
 	c.runs = append(c.runs, run)
-	sort.Slice(c.runs, func(i, j int) bool { return c.runs[i].count > c.runs[j].count })
+	c.bySize()
 	return nil
 }
 
+func (c *Cache) bySize() {
+	sort.Slice(c.runs, func(i, j int) bool { return c.runs[i].count > c.runs[j].count })
+}
+
 // mergeSome keeps lookups short: beyond runsMax runs, the small ones become one.
-func (c *Cache) mergeSome() error {
-	if len(c.runs) <= runsMax {
+// If there is no place for it, lookups take longer.
+func (c *Cache) mergeSome(ctx context.Context) error {
+	if len(c.runs) <= c.mergeAt {
 		return nil
 	}
 	// Merge from the smallest up, as long as a run is not much larger than all
@@ -228,15 +247,31 @@ func (c *Cache) mergeSome() error {
 		sum += c.runs[first].count
 	}
 	old := append([]*Run(nil), c.runs[first:]...)
-	run, err := merge(c.dir, old)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNoCache, err)
+	size := uint64(0)
+	for _, r := range old {
+		size += uint64(len(r.file))
 	}
+	run, err := c.newRun(shelfKept, size, func(f *os.File, final string) (*Run, error) { return merge(f, final, old) })
+	var bad *badRun
+	switch {
+	case errors.As(err, &bad):
+		return c.rebuild(ctx, bad.run)
+	case errors.Is(err, ErrNoCache):
+		c.mergeAt = 2 * len(c.runs)
+		return nil
+	case err != nil:
+		return err
+	}
+	c.mergeAt = runsMax
 	c.runs = append(c.runs[:first], run)
 	for _, r := range old {
-		c.remove(r)
+		if run.shelf == shelfKept {
+			c.remove(r)
+		} else {
+			r.Close() // the next program finds its file
+		}
 	}
-	sort.Slice(c.runs, func(i, j int) bool { return c.runs[i].count > c.runs[j].count })
+	c.bySize()
 	return nil
 }
 
@@ -272,12 +307,9 @@ func (c *Cache) EachPack(fn func(pack.Info) error) error {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for _, r := range c.runs {
-		for i := range r.Packs() {
-			if err := fn(r.Pack(uint32(i))); err != nil {
-				return err
-			}
+		if err := r.eachPack(fn); err != nil {
+			return err
 		}
-		r.giveBack()
 	}
 	return nil
 }

@@ -93,12 +93,9 @@ func TestRefreshFindReopen(t *testing.T) {
 		l := makePack(round*1000, 200+round)
 		packs = append(packs, l)
 		st.add(l)
-		c, err := Open(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := Open(dir, nil)
 		fetched := 0
-		err = c.Refresh(ctx, st.names(), func(ctx context.Context, n [32]byte) ([]byte, error) {
+		err := c.Refresh(ctx, st.names(), func(ctx context.Context, n [32]byte) ([]byte, error) {
 			fetched++
 			return st.fetch(ctx, n)
 		})
@@ -133,7 +130,7 @@ func TestVanishedIndexIsForgotten(t *testing.T) {
 	gone, stays := makePack(0, 100), makePack(1000, 100)
 	name := st.add(gone)
 	st.add(stays)
-	c, _ := Open(dir)
+	c := Open(dir, nil)
 	defer c.Close()
 	if err := c.Refresh(context.Background(), st.names(), st.fetch); err != nil {
 		t.Fatal(err)
@@ -155,7 +152,7 @@ func TestAbsentPacksAreLookedPast(t *testing.T) {
 	b := makePack(0, 10)
 	b.Info.Name[0] ^= 1
 	st.add(a)
-	c, _ := Open("")
+	c := Open("", nil)
 	defer c.Close()
 	if err := c.Refresh(context.Background(), st.names(), st.fetch); err != nil {
 		t.Fatal(err)
@@ -183,7 +180,7 @@ func TestIndexLeftOut(t *testing.T) {
 	a, b := makePack(0, 10), makePack(10, 20)
 	bad := st.add(a)
 	st.add(b)
-	c, _ := Open("")
+	c := Open("", nil)
 	defer c.Close()
 	err := c.Refresh(context.Background(), st.names(), func(ctx context.Context, name [32]byte) ([]byte, error) {
 		if name == bad {
@@ -210,10 +207,7 @@ func TestRefreshKeepsTheRest(t *testing.T) {
 		s.add(makePack(100*i, 3))
 	}
 	names := s.names()
-	c, err := Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := Open(t.TempDir(), nil)
 	defer c.Close()
 	fetched := 0
 	fetch := func(ctx context.Context, name [32]byte) ([]byte, error) {
@@ -233,7 +227,7 @@ func TestRefreshKeepsTheRest(t *testing.T) {
 }
 
 func TestClaimGoesToOne(t *testing.T) {
-	c, _ := Open("")
+	c := Open("", nil)
 	defer c.Close()
 	const labels, claimants = 500, 8
 	var got [labels]int
@@ -271,7 +265,7 @@ func TestClaimGoesToOne(t *testing.T) {
 func TestFlushWhileOthersStoreAndFind(t *testing.T) {
 	dir := t.TempDir()
 	st := storage{}
-	c, _ := Open(dir)
+	c := Open(dir, nil)
 	var packs []pack.Listed
 	for n := range 40 {
 		packs = append(packs, makePack(n*100, 50))
@@ -312,7 +306,7 @@ func TestFlushWhileOthersStoreAndFind(t *testing.T) {
 		check(t, c, l)
 	}
 	c.Close()
-	again, _ := Open(dir)
+	again := Open(dir, nil)
 	defer again.Close()
 	err := again.Refresh(context.Background(), st.names(), func(context.Context, [32]byte) ([]byte, error) {
 		return nil, errors.New("nothing should have to be fetched")
@@ -326,7 +320,7 @@ func TestFlushWhileOthersStoreAndFind(t *testing.T) {
 }
 
 func TestFailedFlushKeepsAll(t *testing.T) {
-	c, _ := Open("")
+	c := Open("", nil)
 	defer c.Close()
 	l := makePack(0, 20)
 	c.Stored(l.Info, l.Entries)
@@ -346,7 +340,7 @@ func TestDamagedCacheIsBuiltAgain(t *testing.T) {
 	st := storage{}
 	l := makePack(0, 60)
 	st.add(l)
-	c, _ := Open(dir)
+	c := Open(dir, nil)
 	if err := c.Refresh(context.Background(), st.names(), st.fetch); err != nil {
 		t.Fatal(err)
 	}
@@ -393,9 +387,7 @@ func TestDamagedCacheIsBuiltAgain(t *testing.T) {
 	bad := append([]byte(nil), good...)
 	bad[len(bad)-200] ^= 1 // in the records: noticed at the first look-up
 	os.WriteFile(path, bad, 0o600)
-	if c, err = Open(dir); err != nil {
-		t.Fatal(err)
-	}
+	c = Open(dir, nil)
 	if _, _, err := c.Find(l.Entries[59].Label); !errors.Is(err, ErrDamaged) {
 		t.Errorf("look-up in a damaged run: %v", err)
 	}
@@ -405,10 +397,7 @@ func TestDamagedCacheIsBuiltAgain(t *testing.T) {
 	}
 	for cut := range 5 {
 		os.WriteFile(path, good[:len(good)*cut/5], 0o600)
-		c, err := Open(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := Open(dir, nil)
 		if err := c.Refresh(context.Background(), st.names(), st.fetch); err != nil {
 			t.Fatal(err)
 		}
@@ -425,13 +414,11 @@ func BenchmarkFind(b *testing.B) {
 		l := makePack(n*chunks, chunks)
 		bt.addPack(l.Info, l.Entries)
 	}
-	run, err := bt.write(b.TempDir())
-	if err != nil {
+	c := Open("", nil)
+	defer c.Close()
+	if err := c.addRun(&bt); err != nil {
 		b.Fatal(err)
 	}
-	c, _ := Open("")
-	defer c.Close()
-	c.runs = append(c.runs, run)
 	labels := make([]seal.Label, 1<<16)
 	for _, hits := range []bool{true, false} {
 		for i := range labels {
@@ -454,7 +441,11 @@ func BenchmarkFind(b *testing.B) {
 // BenchmarkOpen opens a cache of ten million chunks.
 func BenchmarkOpen(b *testing.B) {
 	dir := b.TempDir()
-	w, err := createRun(dir, 10_000_000, appendPack(nil, makePack(0, 1).Info), [][32]byte{{1}})
+	f, final, err := shelfKept.file(dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	w, err := createRun(f, final, 10_000_000, appendPack(nil, makePack(0, 1).Info), [][32]byte{{1}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -472,9 +463,9 @@ func BenchmarkOpen(b *testing.B) {
 	run.Close()
 	b.ResetTimer()
 	for range b.N {
-		c, err := Open(dir)
-		if err != nil || c.Len() != 10_000_000 {
-			b.Fatal(err, c.Len())
+		c := Open(dir, nil)
+		if c.Len() != 10_000_000 {
+			b.Fatal(c.Len())
 		}
 		c.Close()
 	}
@@ -493,11 +484,7 @@ func TestOthersInTheSameCache(t *testing.T) {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(9, uint64(i)))
 			for range 40 {
-				c, err := Open(dir)
-				if err != nil {
-					t.Error(err)
-					return
-				}
+				c := Open(dir, nil)
 				names := st.names()
 				rng.Shuffle(len(names), func(a, b int) { names[a], names[b] = names[b], names[a] })
 				names = names[:1+rng.IntN(len(names))]

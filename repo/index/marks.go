@@ -2,9 +2,7 @@ package index
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,15 +21,13 @@ func (c *Cache) Adopt(packs []pack.Listed) error {
 	for _, p := range packs {
 		b.addPack(p.Info, p.Entries)
 	}
-	run, err := b.write(c.dir)
-	if err != nil {
-		return err
-	}
-	os.Remove(run.path) // the mapping stays
 	c.mu.Lock()
-	c.runs = append(c.runs, run)
-	c.mu.Unlock()
-	return nil
+	defer c.mu.Unlock()
+	run, err := c.newRun(shelfTemp, b.size(), b.write)
+	if err == nil {
+		c.runs = append(c.runs, run)
+	}
+	return err
 }
 
 // Marks is a bit for each record of a cache: the places of chunks that are
@@ -51,8 +47,9 @@ type markedRun struct {
 // NewMarks returns marks of which none is set. rank says how much a pack is
 // liked: of several places of a chunk the one of the lowest rank is marked.
 func (c *Cache) NewMarks(rank func(pack.Info) int32) *Marks {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.marked = true
 	m := &Marks{runs: make([]markedRun, len(c.runs))}
 	for i, r := range c.runs {
 		mr := markedRun{run: r, ranks: make([]int32, r.Packs()), bits: make([]atomic.Uint64, (r.count+63)/64)}
@@ -97,11 +94,8 @@ func (m *Marks) best(label seal.Label) (best int, at uint64, err error) {
 			}
 			return true
 		})
-		if errors.Is(err, ErrDamaged) {
-			os.Remove(mr.run.path)
-		}
 		if err != nil {
-			return -1, 0, err
+			return -1, 0, mr.run.beyondHelp(err)
 		}
 	}
 	return best, at, nil

@@ -14,7 +14,7 @@ func TestMarks(t *testing.T) {
 	a, b, lost := makePack(0, 10), makePack(0, 10), makePack(20, 10)
 	b.Info.Name[0] ^= 1
 	st.add(a, lost)
-	c, _ := Open("")
+	c := Open("", nil)
 	defer c.Close()
 	if err := c.Refresh(context.Background(), st.names(), st.fetch); err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func BenchmarkMarks(b *testing.B) {
 		}
 		st.add(packs...)
 	}
-	c, _ := Open("")
+	c := Open("", nil)
 	defer c.Close()
 	if err := c.Refresh(context.Background(), st.names(), st.fetch); err != nil {
 		b.Fatal(err)

@@ -1,9 +1,7 @@
 package index
 
 import (
-	"errors"
-	"fmt"
-	"os"
+	"context"
 	"sync"
 
 	"github.com/bk-backup/bk/repo/pack"
@@ -134,6 +132,14 @@ const (
 
 // findStored looks only at what index objects list.
 func (c *Cache) findStored(label seal.Label, look lookFlags) (hit Hit, found bool, err error) {
+	err = c.healed(func() error {
+		hit, found, err = c.findInRuns(label, look)
+		return err
+	})
+	return hit, found, err
+}
+
+func (c *Cache) findInRuns(label seal.Label, look lookFlags) (hit Hit, found bool, err error) {
 	anyAbsent := look&lookAbsent == 0 && c.anyAbsent()
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -152,12 +158,11 @@ func (c *Cache) findStored(label seal.Label, look lookFlags) (hit Hit, found boo
 				return false
 			})
 		}
-		if errors.Is(err, ErrDamaged) {
-			os.Remove(r.path) // the next Open builds it again
-			return hit, false, fmt.Errorf("%w; it was removed, and the next run makes it anew", err)
+		if err != nil {
+			return hit, false, &badRun{r, err}
 		}
-		if found || err != nil {
-			return hit, found, err
+		if found {
+			return hit, true, nil
 		}
 	}
 	return hit, false, nil
@@ -165,7 +170,15 @@ func (c *Cache) findStored(label seal.Label, look lookFlags) (hit Hit, found boo
 
 // Places returns every place where the chunk lies, each once, those in packs
 // that SetAbsent named last. Find says where to read it first.
-func (c *Cache) Places(label seal.Label) ([]Hit, error) {
+func (c *Cache) Places(label seal.Label) (places []Hit, err error) {
+	err = c.healed(func() error {
+		places, err = c.placesInRuns(label)
+		return err
+	})
+	return places, err
+}
+
+func (c *Cache) placesInRuns(label seal.Label) ([]Hit, error) {
 	type place struct {
 		pack   [32]byte
 		offset uint32
@@ -194,11 +207,8 @@ func (c *Cache) Places(label seal.Label) ([]Hit, error) {
 			add(hit)
 			return true
 		})
-		if errors.Is(err, ErrDamaged) {
-			os.Remove(r.path)
-		}
 		if err != nil {
-			return nil, err
+			return nil, &badRun{r, err}
 		}
 	}
 	return append(live, absent...), nil
@@ -251,7 +261,7 @@ func (c *Cache) Flush(write func(packs []pack.Listed) (name [32]byte, err error)
 	c.mu.Lock()
 	err = c.addRun(&b)
 	if err == nil {
-		err = c.mergeSome()
+		err = c.mergeSome(context.Background())
 	}
 	c.mu.Unlock()
 	if err != nil {

@@ -9,9 +9,11 @@ import (
 	"hash/crc32"
 	"math/bits"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -61,6 +63,7 @@ type Location struct {
 // Run is an open, mapped run. It is safe for concurrent use until Close.
 type Run struct {
 	path    string
+	shelf   shelf
 	file    []byte   // the mapping
 	fd      *os.File // of a large run, which lookups read; nil for a small one
 	count   uint64
@@ -117,7 +120,7 @@ func mapRun(f *os.File, path string) (*Run, error) {
 		return nil, fmt.Errorf("map %s: %w", path, err)
 	}
 	r := &Run{path: path, file: m}
-	if err := r.parse(); err != nil {
+	if err := r.guardedParse(); err != nil {
 		r.Close()
 		return nil, damaged(err.Error())
 	}
@@ -131,6 +134,28 @@ func mapRun(f *os.File, path string) (*Run, error) {
 		r.giveBack()
 	}
 	return r, nil
+}
+
+func (r *Run) guardedParse() (err error) {
+	defer r.guard(debug.SetPanicOnFault(true), &err)
+	return r.parse()
+}
+
+// guard, deferred, ends what SetPanicOnFault began: a page of the mapping that the
+// disk does not give, or that somebody cut off, is an error as that of a read is.
+func (r *Run) guard(before bool, err *error) {
+	debug.SetPanicOnFault(before)
+	p := recover()
+	if p == nil {
+		return
+	}
+	if fault, ok := p.(interface{ Addr() uintptr }); ok && len(r.file) > 0 {
+		if first := uintptr(unsafe.Pointer(&r.file[0])); fault.Addr() >= first && fault.Addr()-first < uintptr(len(r.file)) {
+			*err = fmt.Errorf("%s: a part of it cannot be read any more: %w", r.path, ErrDamaged)
+			return
+		}
+	}
+	panic(p)
 }
 
 func (r *Run) parse() error {
@@ -152,7 +177,7 @@ func (r *Run) parse() error {
 		return fmt.Errorf("%d bytes long instead of %d", len(r.file), l.size)
 	}
 	r.packs = r.file[headerSize:l.names]
-	r.names = r.file[l.names:l.fan]
+	r.names = slices.Clone(r.file[l.names:l.fan]) // needed when the file is no use any more
 	r.fan = r.file[l.fan:l.fanEnd]
 	r.records = r.file[l.records : l.records+r.count*recordSize]
 	r.sums = r.file[l.sums:l.size]
@@ -207,6 +232,18 @@ func (r *Run) Covers(fn func(name [32]byte)) {
 	for i := 0; i+nameSize <= len(r.names); i += nameSize {
 		fn([32]byte(r.names[i : i+nameSize]))
 	}
+}
+
+// eachPack calls fn with every pack of the run.
+func (r *Run) eachPack(fn func(pack.Info) error) (err error) {
+	defer r.guard(debug.SetPanicOnFault(true), &err)
+	for i := range r.Packs() {
+		if err := fn(r.Pack(uint32(i))); err != nil {
+			return err
+		}
+	}
+	r.giveBack()
+	return nil
 }
 
 // Pack returns what is known of pack number i of the run.
@@ -297,7 +334,8 @@ func (r *Run) findHits(label seal.Label, fn func(Hit) bool) error {
 }
 
 // find is Find with the number of each record.
-func (r *Run) find(label seal.Label, fn func(number uint64, loc Location) bool) error {
+func (r *Run) find(label seal.Label, fn func(number uint64, loc Location) bool) (err error) {
+	defer r.guard(debug.SetPanicOnFault(true), &err)
 	lo, hi := r.bucket(label)
 	if lo >= hi {
 		return nil
@@ -384,8 +422,19 @@ func (r *Run) verifyBlock(b uint64, block []byte) error {
 	return nil
 }
 
+// verifyAll compares the checksums of all blocks.
+func (r *Run) verifyAll() (err error) {
+	defer r.guard(debug.SetPanicOnFault(true), &err)
+	for lo := uint64(0); err == nil && lo < r.count; lo += scanResident {
+		err = r.verify(lo, min(lo+scanResident, r.count))
+		r.giveBack()
+	}
+	return err
+}
+
 // All calls fn with every record in label order.
-func (r *Run) All(fn func(label seal.Label, loc Location) error) error {
+func (r *Run) All(fn func(label seal.Label, loc Location) error) (err error) {
+	defer r.guard(debug.SetPanicOnFault(true), &err)
 	const step = 4096
 	for lo := uint64(0); lo < r.count; lo += step {
 		hi := min(lo+step, r.count)

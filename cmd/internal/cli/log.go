@@ -2,8 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
+
+	"github.com/bk-backup/bk/repo"
 )
 
 // Logger hands what libraries log as a warning or worse to Warnf, on one line.
@@ -22,8 +25,12 @@ func (warnings) Enabled(_ context.Context, level slog.Level) bool { return level
 func (w warnings) Handle(_ context.Context, rec slog.Record) error {
 	var b strings.Builder
 	b.WriteString(rec.Message)
+	fix := ""
 	add := func(a slog.Attr) bool {
 		b.WriteString("; " + a.Key + ": " + a.Value.String())
+		if err, ok := a.Value.Any().(error); ok && errors.Is(err, repo.ErrNoCache) {
+			fix = cacheFix
+		}
 		return true
 	}
 	for _, a := range w.attrs {
@@ -31,6 +38,9 @@ func (w warnings) Handle(_ context.Context, rec slog.Record) error {
 	}
 	rec.Attrs(add)
 	w.app.Warnf("%s", b.String())
+	if fix != "" {
+		w.app.Warnf("to fix: %s", fix)
+	}
 	return nil
 }
 

@@ -35,6 +35,8 @@ type App struct {
 	lossy    bool              // something was lost or could not be read: exit code 3
 	progress *progress         // the line on the terminal, if there is one
 	answers  map[string]string // passphrases that were asked for, by what for
+
+	toldNoCache bool // that there is no place for a cache
 }
 
 // Common are the flags of every program.

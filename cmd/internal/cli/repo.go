@@ -125,6 +125,10 @@ func (app *App) repoOptions(f *RepoFlags) repo.Options {
 	case "":
 		if base, err := os.UserCacheDir(); err == nil {
 			opts.CacheDir = filepath.Join(base, "bk")
+		} else if !app.toldNoCache {
+			app.toldNoCache = true
+			app.Warnf("there is no place for a cache, and the whole index is read: %v", err)
+			app.Warnf("to fix: name one with --cache-dir; --cache-dir none is for no cache")
 		}
 	default:
 		opts.CacheDir = f.CacheDir
@@ -179,6 +183,8 @@ func isNoStorage(err error) bool {
 func repositoryFix(err error) string {
 	var se *store.Error
 	switch {
+	case errors.Is(err, repo.ErrNoCache):
+		return "make room there, or name other directories: with --cache-dir, and for temporary files with TMPDIR"
 	case errors.Is(err, keyring.ErrConfigGone), errors.Is(err, keyring.ErrNoCredentials):
 		return "put config/ and credentials/ back from another copy of this repository, as they are there; without them nothing can be read"
 	case errors.Is(err, keyring.ErrNoRepository):
@@ -204,6 +210,9 @@ func repositoryFix(err error) string {
 	}
 	return ""
 }
+
+// cacheFix is what to do about a cache that cannot be written.
+const cacheFix = "make room there, or name another directory with --cache-dir; --cache-dir none is for no cache"
 
 // UnreadableFix is what to do about a damaged snapshot, as the end of a sentence.
 const UnreadableFix = "bk-repair --from with a copy of this repository, which brings a damaged snapshot back; or, if there is no copy, bk-repair --give-up with the name of its object, which gives it up, so that bk-gc works again"

@@ -118,9 +118,9 @@ func TestDiskErrors(t *testing.T) {
 	p.checkAll(versions)
 }
 
-// TestFullDisk fills storage, a small file system, by every program that writes,
-// and makes it read-only. It needs the right to mount one.
-func TestFullDisk(t *testing.T) {
+// onSmallDisk calls do with a small file system, which it sees, as the programs
+// that it starts do. It needs the right to mount one.
+func onSmallDisk(t *testing.T, size string, do func(path string)) {
 	path := t.TempDir()
 	done := make(chan struct{})
 	go func() {
@@ -131,16 +131,76 @@ func TestFullDisk(t *testing.T) {
 			err = unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "")
 		}
 		if err == nil {
-			err = unix.Mount("tmpfs", path, "tmpfs", 0, "size=8m")
+			err = unix.Mount("tmpfs", path, "tmpfs", 0, "size="+size)
 		}
 		if err != nil {
 			t.Logf("no file system can be mounted here: %v", err)
 			return
 		}
-		fullDisk(t, path)
-		_ = unix.Unmount(path, unix.MNT_DETACH)
+		defer func() { _ = unix.Unmount(path, unix.MNT_DETACH) }()
+		do(path)
 	}()
 	<-done
+}
+
+// TestFullDisk fills storage, a small file system, by every program that writes,
+// and makes it read-only.
+func TestFullDisk(t *testing.T) {
+	onSmallDisk(t, "8m", func(path string) { fullDisk(t, path) })
+}
+
+// TestFullCache fills the cache sooner or later, and makes it read-only: programs
+// say so once and do their work.
+func TestFullCache(t *testing.T) {
+	for i, size := range []string{"4k", "20k", "40k"} {
+		t.Run(size, func(t *testing.T) {
+			onSmallDisk(t, size, func(path string) { fullCache(t, path, uint64(i)) })
+		})
+	}
+}
+
+func fullCache(t *testing.T, path string, seed uint64) {
+	rng := rand.New(rand.NewPCG(7, seed))
+	p := cheapPlace(t)
+	p.cache = path
+	source := filepath.Join(t.TempDir(), "source")
+	versions := map[string]map[string]string{}
+	told := 0
+	run := func(args ...string) {
+		t.Helper()
+		out, err := p.command(args[0], args[1:]...).CombinedOutput()
+		n := strings.Count(string(out), "is not cached")
+		if err != nil || n > 1 || n > 0 && !(strings.Contains(string(out), path) && strings.Contains(string(out), "to fix: make room there")) {
+			t.Errorf("%s: %v: %s", args, err, out)
+		}
+		told += n
+	}
+	work := func(first, end int) {
+		for n := first; n < end; n++ {
+			change(t, rng, source, n)
+			tag := fmt.Sprint("v", n)
+			run("bk-backup", "--tag", tag, source)
+			versions[tag] = read(t, source)
+			if n%3 == 2 {
+				run("bk-gc", "--grace", "0")
+			}
+		}
+		run("bk-check")
+		if got := p.checkAll(versions); got != len(versions) {
+			t.Errorf("%d of %d snapshots are there", got, len(versions))
+		}
+	}
+	work(0, 6)
+	if told == 0 {
+		t.Error("the cache was never full")
+	}
+	if err := unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Error(err)
+		return
+	}
+	work(6, 7)
+	p.cache = filepath.Join(path, "another")
+	work(7, 8)
 }
 
 // fullDisk runs on the thread that sees the small file system, as the programs
