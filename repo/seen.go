@@ -52,7 +52,7 @@ func (r *Repository) seenPath() string {
 	if r.opts.CacheDir == "" {
 		return ""
 	}
-	client, place := r.keys.Client(), sha256.Sum256([]byte(r.store.String()))
+	client, place := r.keys.Client(), sha256.Sum256([]byte(store.Place(r.store)))
 	return filepath.Join(r.opts.CacheDir, r.keys.Repository().String(), fmt.Sprintf("seen-%x-%x", client[:], place[:8]))
 }
 
@@ -159,11 +159,21 @@ func writeSeen(path, text string) error {
 	return err
 }
 
-// sawCommit notes a snapshot that was just committed here.
+// sawCommit notes a snapshot that was just committed here, in place of those that
+// it was made behind. Another one that was seen before may be hidden: to forget it
+// now would be to report it once and never again.
 func (r *Repository) sawCommit(snap *Snapshot) {
-	if was := r.loadSeen(); was != nil {
-		r.remember(was, &seen{[]seenHead{headOf(snap)}, was.forget, was.keys})
+	was := r.loadSeen()
+	if was == nil {
+		return
 	}
+	heads := []seenHead{headOf(snap)}
+	for _, h := range was.heads {
+		if h.id != snap.ID && !slices.Contains(snap.Heads, h.id) {
+			heads = append(heads, h)
+		}
+	}
+	r.remember(was, &seen{heads, was.forget, was.keys})
 }
 
 // sawForget notes a record that was just written here.

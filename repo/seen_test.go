@@ -128,6 +128,32 @@ func TestRollbackIsNoticed(t *testing.T) {
 	}
 }
 
+// TestBackupKeepsAlarm has a backup be made on storage that went back: what is
+// hidden is reported after it as before, until somebody accepts that.
+func TestBackupKeepsAlarm(t *testing.T) {
+	m := randomHistory(rand.New(rand.NewPCG(3, 31)), 4, 10)
+	here, st := newMachine(t), initStore(t)
+	here.backup(st, m[:2])
+	back := st.Clone()
+	here.backup(st, m[:3])
+	list, _ := here.list(st)
+	for range 2 {
+		here.backup(back, m)
+		if _, hidden := here.list(back); len(hidden) != 1 || hidden[0] != list[2].objectName() {
+			t.Errorf("hidden behind a new snapshot: %v", hidden)
+		}
+	}
+	if _, err := here.open(back).Collect(t.Context(), CollectOptions{}); !errors.Is(err, ErrRolledBack) {
+		t.Errorf("a collection deletes what is hidden: %v", err)
+	}
+	if err := here.open(back).AcceptRollback(); err != nil {
+		t.Fatal(err)
+	}
+	if _, hidden := here.list(back); len(hidden) > 0 {
+		t.Errorf("the rollback was accepted, and %v are hidden", hidden)
+	}
+}
+
 func without(t *testing.T, st *mem.Store, names ...string) *mem.Store {
 	t.Helper()
 	st = st.Clone()

@@ -100,6 +100,22 @@ type Cleaner interface {
 	Clean(ctx context.Context, ageMin time.Duration) (int, error)
 }
 
+// Place returns what tells one storage from another, however it was named when it
+// was opened: for a directory the absolute path without symbolic links, otherwise
+// what String says.
+func Place(s Store) string {
+	for {
+		if p, ok := s.(interface{ Place() string }); ok {
+			return p.Place()
+		}
+		w, ok := s.(interface{ Unwrap() Store })
+		if !ok {
+			return s.String()
+		}
+		s = w.Unwrap()
+	}
+}
+
 // LeftoverAge is the age from which leftovers are taken for abandoned.
 const LeftoverAge = 24 * time.Hour
 

@@ -220,11 +220,14 @@ const UnreadableFix = "bk-repair --from with a copy of this repository, which br
 // rollbackFix is what to do about storage that went back.
 const rollbackFix = "look at the storage, and for another copy of the repository; if you put an older copy in place on purpose, run bk-check --accept-rollback"
 
-// WarnDamage names a snapshot that cannot be read, or that storage hides.
+// WarnDamage names a snapshot that cannot be read, or that storage hides. The
+// latter is not over when a backup succeeds: the exit code says so to whoever
+// reads no messages.
 func (app *App) WarnDamage(d repo.Damage) {
 	app.Warnf("%s cannot be read: %v", d.Name, d.Err)
 	if errors.Is(d.Err, repo.ErrRolledBack) {
 		app.Warnf("to fix: %s", rollbackFix)
+		app.Lossy()
 	}
 }
 

@@ -36,6 +36,7 @@ type Options struct {
 // group can read.
 type Store struct {
 	path  string
+	place string
 	root  *os.Root
 	top   *os.File // the root directory itself
 	perm  fs.FileMode
@@ -72,6 +73,7 @@ func Open(path string, options Options) (*Store, error) {
 	}
 	return &Store{
 		path:  path,
+		place: placeOf(path),
 		root:  root,
 		top:   top,
 		perm:  info.Mode().Perm() | 0o700,
@@ -97,6 +99,22 @@ func Create(path string, options Options) (*Store, error) {
 	}
 	return Open(path, options)
 }
+
+// placeOf returns the one name of a directory that does not change with the
+// working directory, or the spelling.
+func placeOf(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	return path
+}
+
+// Place returns the directory's absolute path, without symbolic links, as it was
+// when it was opened.
+func (s *Store) Place() string { return s.place }
 
 // Scheme opens and creates directories for store.Open and store.Create.
 func Scheme(options Options) store.Scheme {
