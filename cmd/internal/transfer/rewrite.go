@@ -213,18 +213,30 @@ func (w *rewriter) announce(d filter.Dropped) {
 // before.
 func (w *rewriter) forget(ctx context.Context, chosen []*format.Snapshot) error {
 	description := w.filter.Description()
-	made := make(map[format.ID]bool)
+	made := make(map[format.ID]*repo.Snapshot)
 	for _, s := range append(slices.Clone(w.list), w.sum.Snapshots...) {
-		made[s.Imported] = true
+		made[s.Imported] = s
 	}
 	isChosen := make(map[format.ID]bool)
 	for _, s := range chosen {
 		isChosen[s.ID] = true
 	}
 	var old []*repo.Snapshot
+	emptied := 0
 	for _, s := range w.list {
-		if isChosen[s.ID] && made[filter.MapID(s.ID, description)] {
+		if now := made[filter.MapID(s.ID, description)]; isChosen[s.ID] && now != nil {
 			old = append(old, s)
+			if now.Entries == 0 && s.Entries > 0 {
+				emptied++
+			}
+		}
+	}
+	if emptied > 0 {
+		// Nobody keeps snapshots of nothing on purpose, and nothing undoes a forget.
+		return &cli.Error{
+			Op:  "forget what was rewritten",
+			Err: fmt.Errorf("of %d of the %d snapshots the filter keeps nothing; all old ones stay", emptied, len(old)),
+			Fix: "look at the patterns and paths, with --dry-run: a pattern with a slash begins at the root, as in --keep /home/me/papers. What was made now, bk-forget removes; it can also forget old snapshots that are to go",
 		}
 	}
 	if err := w.r.Forget(ctx, old, "replaced by rewritten ones"); err != nil {
