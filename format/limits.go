@@ -4,7 +4,7 @@ package format
 const Version = 1
 
 // Limits of the stream (spec/stream.md, "Limits"). Sizes are in bytes. Each has
-// a vector just over it in spec/vectors.
+// vectors at it and just over it in spec/vectors.
 const (
 	ChunkSizeMax   = 32 << 20 // plain bytes of one chunk; at least 1
 	BodySizeMax    = 8 << 20  // encoded body of one record

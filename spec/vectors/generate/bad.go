@@ -146,10 +146,13 @@ func badFields() []vector {
 		field("rdev-missing", "A device without a number.", typed("char")...),
 		field("rdev-fifo", "A fifo with a number.", typed("fifo", kv{"rdev", list{1, 2}})...),
 		field("extents-dir", "A directory with extents.", kv{"extents", list{list{0, 1}}}),
+		field("chunker-dir", "A directory with a chunker.", kv{"chunker", "gear:avg=1048576"}),
+		field("chunker-symlink", "A symbolic link with a chunker.", typed("symlink", kv{"target", bin("t")}, kv{"chunker", "gear:avg=1048576"})...),
 		field("extents-touch", "Extents that touch.", typed("file", kv{"extents", list{list{0, 1}, list{1, 1}}})...),
 		field("extents-empty", "An extent of no bytes.", typed("file", kv{"extents", list{list{0, 0}}})...),
 		field("xattrs-order", "Extended attributes out of order.", kv{"xattrs", list{list{bin("user.b"), bin("")}, list{bin("user.a"), bin("")}}}),
 		field("xattrs-twice", "An extended attribute twice.", kv{"xattrs", list{list{bin("user.a"), bin("")}, list{bin("user.a"), bin("")}}}),
+		field("xattrs-name-zero", "An extended attribute with a zero byte in its name.", kv{"xattrs", list{list{bin("user.\x00a"), bin("")}}}),
 		field("xattrs-no-name", "An extended attribute without a name.", kv{"xattrs", list{list{bin(""), bin("")}}}),
 		field("flags-order", "Flags out of order.", kv{"flags", list{"nodump", "append"}}),
 		field("str-utf8", "A str that is not UTF-8.", kv{"flags", list{"\xff"}}),
@@ -160,11 +163,22 @@ func badFields() []vector {
 		bad("field", "unknown-key-twice", "An unknown key twice.", opened(func(s *stream) {
 			s.record("entry", inOrder{{"path", bin("a")}, {"type", "dir"}, {"zz", 1}, {"zz", 1}})
 		})),
+		bad("field", "key-utf8", "A key that is not UTF-8.", opened(func(s *stream) { s.entry("a", "dir", kv{"z\xff", 1}) })),
 		bad("field", "key-is-bin", "A key that is a bin.", opened(func(s *stream) {
 			s.record("entry", inOrder{{"path", bin("a")}, {"type", "dir"}, {bin("zz"), 1}})
 		})),
 		bad("field", "features-order", "Features out of order.", func(s *stream) { s.header("zstd", "base") }),
 		bad("field", "snapshot-id-zero", "An id that is all zero.", func(s *stream) { s.header(); s.snapshot(0) }),
+		bad("field", "via-from-zero", "A stage whose snapshot has an id that is all zero.", func(s *stream) {
+			s.header()
+			s.snapshot(1, kv{"via", list{dict{{"stage", bin("s")}, {"from", id(0)}}}})
+		}),
+		bad("field", "data-id-zero", "A chunk with an id that is all zero; its payload, which cannot have it, is looked at later.", openedFile(none, func(s *stream) {
+			s.payload(dict{{"id", id(0)}, {"size", 1}}, []byte("x"))
+		})),
+		bad("field", "refs-id-zero", "A reference with an id that is all zero, which nobody can hold.", openedFile([]any{"held"}, func(s *stream) {
+			s.record("refs", dict{{"chunks", list{list{id(0), 1}}}})
+		})),
 		bad("field", "snapshot-id-short", "An id of 31 bytes.", func(s *stream) { s.header(); s.record("snapshot", dict{{"id", id(1)[1:]}}) }),
 		bad("field", "sorted-is-int", "A bool that is a number.", func(s *stream) { s.header(); s.snapshot(1, kv{"sorted", 0}) }),
 		bad("field", "origin-no-system", "An origin without a system.", func(s *stream) { s.header(); s.snapshot(1, kv{"origin", dict{}}) }),
@@ -263,6 +277,12 @@ func badOrder() []vector {
 			s.entry("a", "symlink", kv{"target", bin("/etc")})
 			s.dir("a/b/c")
 		})),
+		bad("tree", "below-file-in-dir", "An entry below a file that lies beside other directories.", opened(func(s *stream) {
+			s.dir("d")
+			s.dir("d/a")
+			s.emptyFile("d/b")
+			s.dir("d/b/c")
+		})),
 		bad("tree", "below-file-after-remove", "A remove in between does not help.", opened(func(s *stream) {
 			s.emptyFile("a")
 			s.remove("a/a")
@@ -339,10 +359,17 @@ func badChunks() []vector {
 		zstd("zstd-not-zstd", "Not a frame.", "hello", []byte("hello")),
 		zstd("zstd-dictionary", "A frame that needs a dictionary.", "hello", append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x21, 7, 5}, rawBlock("hello", true)...)),
 		zstd("zstd-window", "A frame with a window of 64 MiB.", "hello", append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x80}, rawBlock("hello", true)...)),
+		zstd("zstd-window-36", "A frame with a window of 36 MiB, the next larger one.", "hello", append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x79}, rawBlock("hello", true)...)),
+		zstd("zstd-one-segment", "A frame of one segment that says 64 MiB, which is its window too.", "hello", append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 0, 4}, rawBlock("hello", true)...)),
+		zstd("zstd-reserved-bit", "A frame with the reserved bit set.", "hello", append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x28, 5}, rawBlock("hello", true)...)),
 		zstd("zstd-checksum", "A frame with a wrong checksum.", repeatedText, append(mustHex(packedText)[:len(packedText)/2-1], 0)),
 		zstd("zstd-bomb", "64 KB that decode to 2 GB.", string(make([]byte, 100)), append(bomb, rawBlock("", true)...)),
 		bad("reference", "never-sent", "A reference to what was never sent.", openedFile(none, func(s *stream) { s.data("x"); s.refs("y") })),
 		bad("reference", "size", "A reference with a wrong size.", openedFile(none, func(s *stream) {
+			s.data("x")
+			s.record("refs", dict{{"chunks", list{list{sha("x"), 2}}}})
+		})),
+		bad("reference", "held-size", "With held, a reference with another size than the chunk that was sent.", openedFile([]any{"held"}, func(s *stream) {
 			s.data("x")
 			s.record("refs", dict{{"chunks", list{list{sha("x"), 2}}}})
 		})),

@@ -93,6 +93,8 @@ func goodHeads() []vector {
 				kv{"unstable", true}, kv{"estimate", dict{{"entries", 5}, {"bytes", uint64(math.MaxUint64)}}})
 			s.finish()
 		}),
+		good("tag-empty", "A tag that is empty.", oneSnapshot(kv{"tags", list{bin(""), bin("a")}})),
+		good("roots-root", "The root is what was asked for.", oneSnapshot(kv{"roots", list{bin("")}})),
 		good("two-snapshots", "Two snapshots that are whole; the order of paths begins again.", func(s *stream) {
 			s.header()
 			s.snapshot(1)
@@ -168,6 +170,13 @@ func goodEntries() []vector {
 			s.dir("b")
 			s.finish()
 		}),
+		good("target-empty", "A symbolic link whose target is empty.", inSnapshot(none, func(s *stream) { s.entry("a", "symlink", kv{"target", bin("")}) })),
+		good("beside-file", "Paths that begin with a file's, but are not below it.", inSnapshot(none, func(s *stream) {
+			s.emptyFile("a")
+			s.dir("a-")
+			s.dir("a-/b")
+			s.dir("ab/c")
+		})),
 		good("times", "Times before 1970, after 2262 and at the ends of 64 bits.", inSnapshot(none, func(s *stream) {
 			for i, t := range []list{time(-1, 500000000), time(1<<33, 0), time(math.MinInt64, 0), time(math.MaxInt64, 999999999), time(-33, 0), time(-32, 0)} {
 				s.entry(string(rune('a'+i)), "dir", kv{"mtime", t})
@@ -225,6 +234,11 @@ func goodContent() []vector {
 		good("zstd-no-size", "A zstd frame that does not say its size.", inSnapshot(zstd, func(s *stream) {
 			s.file("a")
 			s.zstd("hello", append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58}, rawBlock("hello", true)...))
+			s.eof()
+		})),
+		good("zstd-unused-bit", "A zstd frame with the bit set that no decoder looks at.", inSnapshot(zstd, func(s *stream) {
+			s.file("a")
+			s.zstd("hello", append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x30, 5}, rawBlock("hello", true)...))
 			s.eof()
 		})),
 		good("zstd-not-used", "A feature may be announced and not used.", inSnapshot(zstd, func(s *stream) { s.whole("a", "x") })),

@@ -9,7 +9,6 @@ import (
 // overLimits has a case just over each limit of spec/stream.md, "Limits".
 func overLimits() []vector {
 	over := func(name, about string, build func(s *stream)) vector { return bad("limit", name, about, build) }
-	long := func(n int) bin { return bin(strings.Repeat("x", n)) }
 	entry := func(name, about string, more ...kv) vector {
 		return over(name, about, opened(func(s *stream) {
 			s.record("entry", dict{{"path", bin("a")}, {"type", "file"}}.set(more...))
@@ -59,11 +58,16 @@ func overLimits() []vector {
 		entry("xattr-value-size", "An extended attribute of 1 MiB and a byte.", kv{"xattrs", list{list{bin("a"), long(1<<20 + 1)}}}),
 		entry("flags", "65 flags.", kv{"flags", repeat{65, "f"}}),
 		over("keys", "257 keys.", opened(func(s *stream) { s.record("entry", fields) })),
+		over("keys-known", "One unknown key too many: known keys count though they are not there.", opened(func(s *stream) {
+			s.entry("a", "dir", unknown(256-21+1)...)
+		})),
+		snapshot("keys-estimate", "One unknown key too many in an estimate that has no known one.", kv{"estimate", dict(unknown(256 - 2 + 1))}),
 		over("keys-nested", "257 keys in a map of an unknown key.", opened(func(s *stream) {
 			s.record("entry", dict{{"path", bin("a")}, {"type", "dir"}, {"zz", raw("\xde\x01\x01" + strings.Repeat("\x01\x01", 257))}})
 		})),
 		over("keys-x", "257 keys in an x- record.", opened(func(s *stream) { s.record("x-note", fields) })),
 		entry("depth", "An unknown key that nests 17 deep.", kv{"zz", raw(strings.Repeat("\x91", 17) + "\xc0")}),
+		snapshot("depth-via", "An unknown key of a stage that nests 17 deep.", kv{"via", list{viaWith(kv{"zz", deep(17)})}}),
 		over("depth-x", "A key of an x- record that nests 17 deep.", opened(func(s *stream) {
 			s.record("x-note", dict{{"zz", raw(strings.Repeat("\x81\xc0", 17) + "\xc0")}})
 		})),

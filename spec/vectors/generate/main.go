@@ -66,7 +66,7 @@ func writeAll(dir string) error {
 // files returns the content of every file by its name.
 func files() (map[string][]byte, error) {
 	all := map[string][]byte{}
-	for _, c := range slices.Concat(goodVectors(), badEncodings(), badRecords(), badStreams(), overLimits()) {
+	for _, c := range slices.Concat(goodVectors(), atLimits(), badEncodings(), badRecords(), badStreams(), overLimits(), refusedAtLimits()) {
 		v, err := c.vector()
 		if err != nil {
 			return nil, fmt.Errorf("case %s: %w", c.name, err)
