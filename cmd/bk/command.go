@@ -37,6 +37,7 @@ var order = []struct{ name, text string }{
 	{"export", "write snapshots as a stream"},
 	{"filter", "drop, rename and change what is in a stream"},
 	{"import", "store a stream in a repository"},
+	{"serve", "let other machines reach repositories, with rights that it keeps"},
 	{"sync", "bring another repository up to date in one process"},
 	{"rewrite", "drop or change what is in snapshots, in place"},
 	{"show", "look into a stream"},

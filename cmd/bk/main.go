@@ -29,6 +29,7 @@ func main() {
 
 // run becomes the program bk-NAME: the one beside this program, or in PATH.
 func run(name string, args []string) {
+	name = strings.TrimPrefix(name, "bk-")
 	program := "bk-" + name
 	path := ""
 	if self, err := os.Executable(); err == nil {

@@ -32,7 +32,7 @@ type Skipped struct {
 // what they are still making or already removing.
 var incomplete = regexp.MustCompile(`(?i)^(?:_delete\..*|\.sync|new_snapshot` +
 	`|(?:incomplete|partial|in[-_]?progress|unfinished|tmp)[-_.].*` +
-	`|.*[-_.](?:incomplete|partial|in[-_]?progress|unfinished|interrupted|tmp|temp|delete|deleting|del|new))$`)
+	`|.*[-_.](?:incomplete|partial|part|in[-_]?progress|unfinished|interrupted|tmp|temp|delete|deleting|del|new))$`)
 
 // progressMarker is a file of rsync-time-backup, there while a run goes on and
 // after one that did not finish: its snapshot is the newest.

@@ -151,10 +151,10 @@ func TestSets(t *testing.T) {
 			opts:  Options{Inside: "/other/", InsideSet: true},
 			want:  []string{"daily.0"}, skipped: []string{"daily.1"}, inside: "other"},
 		"dates": {
-			names: map[string]int64{"2024-01-15/": 0, "2023-12-31T235959/": 0, "2024-01-16.partial/": 0, "2024-01-17.incomplete/": 0, "incomplete_2024-01-18/": 0,
+			names: map[string]int64{"2024-01-15/": 0, "2023-12-31T235959/": 0, "2024-01-16.partial/": 0, "2024-01-16.part/": 0, "2024-01-17.incomplete/": 0, "incomplete_2024-01-18/": 0,
 				"lost+found/": 0, "latest": 0},
 			want:    []string{"2023-12-31T235959", "2024-01-15"},
-			skipped: []string{"2024-01-16.partial", "2024-01-17.incomplete", "incomplete_2024-01-18", "lost+found"}},
+			skipped: []string{"2024-01-16.part", "2024-01-16.partial", "2024-01-17.incomplete", "incomplete_2024-01-18", "lost+found"}},
 		"rsync-time-backup": {
 			names: map[string]int64{"2024-01-15-020000/": 0, "2024-01-16-020000/": 0, "backup.marker": 0},
 			want:  []string{"2024-01-15-020000", "2024-01-16-020000"}},

@@ -4,7 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/bk-backup/bk/cmd/internal/cli"
 )
@@ -30,7 +34,28 @@ func (c *Backup) roots(app *cli.App) ([]string, error) {
 	if len(roots) == 0 {
 		return nil, cli.Usagef("what is to be backed up is read from a list, and the list names no paths")
 	}
-	return roots, nil
+	return throughLinks(app, roots), nil
+}
+
+// throughLinks replaces a symbolic link that is named with a slash behind it by
+// what it leads to, as a path means it everywhere else. Named without, it is
+// itself what is backed up.
+func throughLinks(app *cli.App, roots []string) []string {
+	roots = slices.Clone(roots)
+	for i, root := range roots {
+		named := strings.TrimRight(strings.TrimSuffix(root, "/."), "/")
+		if named == "" || named == root {
+			continue
+		}
+		if info, err := os.Lstat(named); err != nil || info.Mode()&fs.ModeSymlink == 0 {
+			continue
+		}
+		if real, err := filepath.EvalSymlinks(named); err == nil {
+			app.Sayf("%s leads to %s, which is backed up", root, real)
+			roots[i] = real
+		}
+	}
+	return roots
 }
 
 // list is how paths are written one after another.

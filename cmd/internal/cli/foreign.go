@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -91,6 +92,44 @@ type SourceFlags struct {
 	Option   []string `group:"Other systems" short:"o" sep:"none" placeholder:"KEY=VALUE" help:"Something that only the source's system knows (repeatable). Of hardlinks: root=DIR, at=PATH, host=NAME, name=TEXT. Of borg: archives=NAME, with * and ?, which finds checkpoints too."`
 	TimeZone string   `group:"Other systems" placeholder:"ZONE" help:"Of hardlinks: the zone of times in names, such as Europe/Berlin. Default: the local one."`
 	Pattern  string   `group:"Other systems" placeholder:"PATTERN" help:"Of hardlinks: names of snapshots, with %Y %m %d %H %M %S %z, %s (seconds since 1970) or %N (a number), * and ?."`
+}
+
+// ForeignWriter is a program whose repository may be another system's, to be
+// written.
+type ForeignWriter interface{ WritesForeign() }
+
+// placesFor says in the help of a program what its repository can be.
+func placesFor(cmd any) string {
+	places := "a path, or the URL of a bk-serve"
+	names := ""
+	if _, ok := cmd.(ForeignWriter); ok {
+		names = foreignNames(foreignSystem.canBeWritten)
+	} else if embeds(reflect.TypeOf(cmd), reflect.TypeFor[SourceFlags]()) {
+		names = foreignNames(foreignSystem.canBeRead)
+	}
+	if names == "" {
+		return places
+	}
+	return "a path, the URL of a bk-serve, or of another system " + names
+}
+
+// embeds reports whether the flags of a program have these among them.
+func embeds(in, flags reflect.Type) bool {
+	if in.Kind() == reflect.Pointer {
+		in = in.Elem()
+	}
+	if in == flags {
+		return true
+	}
+	if in.Kind() != reflect.Struct {
+		return false
+	}
+	for i := range in.NumField() {
+		if f := in.Field(i); f.IsExported() && f.Type.Kind() == reflect.Struct && embeds(f.Type, flags) {
+			return true
+		}
+	}
+	return false
 }
 
 // settings are all of them as pairs.

@@ -81,7 +81,7 @@ func run(name, summary string, cmd any, args []string) (code int) {
 		kong.Writers(app.Stdout, app.Stderr),
 		kong.Exit(func(c int) { exited = c; panic(exitNow{}) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, Summary: false}),
-		kong.Vars{"version": Version, "systems": foreignNames(foreignSystem.canBeRead), "targets": foreignNames(foreignSystem.canBeWritten)},
+		kong.Vars{"version": Version, "places": placesFor(cmd), "targets": foreignNames(foreignSystem.canBeWritten)},
 	)
 	if err != nil {
 		panic(fmt.Sprintf("%s: flags: %v", name, err))

@@ -20,7 +20,7 @@ import (
 
 // RepoFlags name the repository that a program works on.
 type RepoFlags struct {
-	Repo     string `short:"r" placeholder:"URL" help:"Repository: a path, the URL of a bk-serve, or of another system ${systems}. Default: $$BK_REPO."`
+	Repo     string `short:"r" placeholder:"URL" help:"Repository: ${places}. Default: $$BK_REPO."`
 	CacheDir string `placeholder:"DIR" env:"BK_CACHE_DIR" help:"Where to cache the index. Default: the user's cache directory; 'none' for no cache."`
 }
 

@@ -63,6 +63,11 @@ func repositoryPlace(op, place string) error {
 	case "", "file", "http", "https":
 		return nil
 	default:
-		return &Error{Code: ExitUsage, Op: op + " " + place, Err: fmt.Errorf("this needs a bk repository, and %q is not a place where one can lie", system+":"+rest)}
+		e := &Error{Code: ExitUsage, Op: op + " " + place, Err: fmt.Errorf("this needs a repository of bk, and %q is not a place where one can lie", system+":"+rest)}
+		if _, known := foreign[system]; known {
+			e.Err = fmt.Errorf("this needs a repository of bk, not of %s", system)
+			e.Fix = "read other systems with bk-export, bk-sync, bk-restore, bk-ls, bk-find, bk-diff, bk-cat or bk-snapshots, and write them with bk-import or bk-sync"
+		}
+		return e
 	}
 }

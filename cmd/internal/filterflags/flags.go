@@ -22,9 +22,9 @@ import (
 
 // PathFlags choose by path alone: what they drop need not even be read.
 type PathFlags struct {
-	Drop       Patterns `aliases:"exclude" placeholder:"PATTERN" group:"filter" help:"Drop what matches, as in gitignore. One ordered list with --keep and --drop-from: the last pattern that matches a path, or a directory above it, decides."`
+	Drop       Patterns `aliases:"exclude" placeholder:"PATTERN" group:"filter" help:"Drop what matches (--exclude is the same), as in a .gitignore at the root: without a slash a name anywhere, with one a path from / on, **/ before it for anywhere. One ordered list with --keep and --drop-from: the last pattern that matches a path, or a directory above it, decides."`
 	Keep       Patterns `placeholder:"PATTERN" group:"filter" help:"Keep what matches. If this comes first, what matches nothing is dropped."`
-	DropFrom   Patterns `aliases:"exclude-from,exclude-file" placeholder:"FILE" group:"filter" help:"Read patterns from a file written as a .gitignore; ! keeps."`
+	DropFrom   Patterns `aliases:"exclude-from,exclude-file" placeholder:"FILE" group:"filter" help:"Read patterns from a file written as a .gitignore; ! keeps (--exclude-from, --exclude-file)."`
 	IgnoreCase bool     `group:"filter" help:"Let patterns match letters (ASCII) of either case."`
 }
 

@@ -30,6 +30,7 @@ type summarySink struct {
 	bytes      uint64
 	unique     uint64
 	chunks     uint64
+	sent       uint64 // plain bytes of the chunks, as often as they came
 	payload    uint64 // bytes on the wire of the chunks
 	refs       uint64
 	copied     uint64
@@ -90,6 +91,7 @@ func (s *summarySink) header(h *format.Header) error {
 
 func (s *summarySink) data(d *format.Data) {
 	key := maphash.Comparable(s.seed, d.ID)
+	s.sent += uint64(d.Size)
 	s.payload += uint64(len(d.Payload))
 	if _, again := s.seen[key]; !again {
 		s.seen[key] = struct{}{}
@@ -118,7 +120,7 @@ func (s *summarySink) commit(m *format.Commit) error {
 func (s *summarySink) end(e *format.End) error {
 	ratio := "-"
 	if s.payload > 0 {
-		ratio = fmt.Sprintf("%.2f", float64(s.unique)/float64(s.payload))
+		ratio = fmt.Sprintf("%.2f", float64(s.sent)/float64(s.payload))
 	}
 	for _, line := range [][2]string{
 		{"snapshots", fmt.Sprint(e.Snapshots)},

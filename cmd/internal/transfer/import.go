@@ -41,6 +41,9 @@ With -r borg:DIR the stream goes into a repository of Borg 1, which is locked me
 With -r tar:FILE the stream becomes an archive, with tar:DIR/ one for each snapshot, with tar:- one on standard output. It has to be made with bk-export --flat. What the archive cannot hold is named, and the exit code is 3.`
 }
 
+// WritesForeign implements cli.ForeignWriter.
+func (*Import) WritesForeign() {}
+
 // Run stores the stream.
 func (c *Import) Run(ctx context.Context, app *cli.App) error {
 	opts := repo.ImportOptions{Held: c.Held, OnWarning: func(text string) { app.Warnf("%s", text) }}

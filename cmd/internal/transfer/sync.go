@@ -23,7 +23,7 @@ type Sync struct {
 
 	chunkers.Flag `embed:""`
 
-	To          string `required:"" env:"BK_IMPORT_REPO" placeholder:"URL" help:"Repository to bring up to date: a path, or of another system ${targets}."`
+	To          string `required:"" env:"BK_IMPORT_REPO" placeholder:"URL" help:"Repository to bring up to date: a path, the URL of a bk-serve, or of another system ${targets}."`
 	Compression string `placeholder:"LEVEL" help:"Compress again: none, fastest, default, better, best or zstd:LEVEL. Default, keep: what comes compressed stays as it is, and the repository's setting applies to the rest."`
 	Strict      bool   `help:"Refuse what another system cannot hold, before it is written, instead of leaving it out and saying so."`
 	DryRun      bool   `help:"Say which snapshots would be brought over, and do nothing."`
