@@ -179,23 +179,34 @@ func (r *Restore) admitDir(p string, explicit bool, d *outDir) error {
 		switch {
 		case mine && pl.isDir():
 			d.placed = true
-			flags |= pl.flags
-		case ok && !pl.isDir() && !explicit:
+			if h.listed(r, pl) {
+				flags |= pl.flags
+			}
+		case ok && !pl.isDir() && !explicit && h.listed(r, pl):
 			return treeError(r.snapshot.last, p)
 		case mine:
 			if err := r.retire(d.parent, d.name, p, pl); err != nil {
 				return err
 			}
 		case !ok && h.base:
+			// Whether it had an entry is not known, so it is not taken for implied.
 			d.placed = true
+			flags |= placeExplicit
 		}
 	}
+	d.explicit = flags&placeExplicit != 0
 	n, err := h.number(p)
 	if err != nil {
 		return err
 	}
 	d.number = n
 	return h.placed.put(h.key(p), place{n, n, flags}.value())
+}
+
+// listed reports whether what was put at a path is of the listing that the records
+// apply to: a snapshot without a parent begins with an empty one.
+func (h *history) listed(r *Restore, pl place) bool {
+	return pl.number >= h.first || !r.snapshot.parent.IsZero()
 }
 
 // admit notes that a file or another object that is not a directory is part of

@@ -185,7 +185,21 @@ func (h *history) remove(r *Restore, p string) error {
 	if err != nil {
 		return fmt.Errorf("restore: remove: %w", err)
 	}
+	d.emptied.Store(true)
 	return h.placed.remove(h.key(p))
+}
+
+// dropImplied takes a directory away that no entry gave, if nothing is left in it.
+// It is called when everything that this snapshot has below it is there.
+func (r *Restore) dropImplied(d *outDir) bool {
+	if err := unix.Unlinkat(d.parent.fd, d.name, unix.AT_REMOVEDIR); err != nil {
+		// What is in it is of the listing, or nothing that a record put there.
+		return false
+	}
+	r.history.unplace(r, d.number)
+	d.parent.emptied.Store(true)
+	r.removed(d.path)
+	return true
 }
 
 func (r *Restore) removed(p string) { r.report.item(Item{Path: p, Action: ActionRemoved}) }

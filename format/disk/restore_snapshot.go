@@ -168,7 +168,7 @@ func (r *Restore) dirEntry(p string, m *metadata) error {
 		if err != nil || d.dead != nil {
 			return err
 		}
-		d.meta = m
+		d.meta, d.explicit = m, true
 		r.countDir(d, m, ActionUnchanged)
 		return r.history.explicit(p)
 	}
