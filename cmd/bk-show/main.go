@@ -22,7 +22,7 @@ type command struct {
 	List    bool `xor:"mode" short:"l" help:"List the entries like tar tv."`
 	Summary bool `xor:"mode" short:"s" help:"Snapshots, files, bytes, unique bytes, compression."`
 	Vector  bool `xor:"mode" hidden:"" help:"Answer as spec/vectors/README.md says."`
-	Verify  bool `help:"Decode and check every payload and every reference. Alone, it shows the summary."`
+	Verify  bool `help:"Decode and check every payload, and check every reference to a chunk. Alone, it shows the summary."`
 
 	File string `arg:"" optional:"" help:"The file that holds the stream. Standard input if not given."`
 }
@@ -30,6 +30,8 @@ type command struct {
 // Help is the longer text.
 func (*command) Help() string {
 	return `With --json every record is a JSON object on a line of its own. The exit code is 4 if the stream is cut off or wrong.
+
+No listing and no content is kept, so --verify leaves some things to the program that takes the stream in: whether what a copy record names is in the parent (feature copy), whether an entry lies below what the parent has as a file, whether the receiver has the base (feature base) and the chunks that were not sent (feature held), and the SHA-256 of a file whose content was not all sent with it.
 
   bk-export --all | bk-show --summary --verify
   zstdcat home.bk.zst | bk-show --list`

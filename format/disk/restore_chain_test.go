@@ -122,24 +122,51 @@ func TestRestoreOntoBase(t *testing.T) {
 
 func TestRestoreCopyThatCannotBe(t *testing.T) {
 	begin := func() *script {
-		return newScript(format.FeatureCopy).snapshot("1", "").dir("d", 0o755).file("f", text("ffff")).commit().snapshot("2", "1")
+		return newScript(format.FeatureCopy).snapshot("1", "").dir("d", 0o755).file("f", text("ffff")).symlink("s", "f").commit().snapshot("2", "1")
 	}
 	for name, c := range map[string]struct {
 		s     *script
 		class format.Class
-		loss  string
 	}{
-		"of nothing":             {begin().file("a", []run{copied(0, 4, "")}), format.ClassReference, ""},
-		"of a directory":         {begin().file("a", []run{copied(0, 4, "d")}), format.ClassReference, ""},
-		"of this snapshot":       {begin().file("a", text("a")).file("b", []run{copied(0, 1, "a")}), format.ClassReference, ""},
-		"beyond the end":         {begin().file("a", []run{copied(2, 4, "f")}), "", "damaged:1"},
-		"out of the target":      {begin().file("a", []run{copied(0, 4, "../f")}), format.ClassReference, ""},
-		"of the whole, as it is": {begin().file("a", []run{copied(0, 4, "f")}), "", ""},
+		"of nothing":             {begin().file("a", []run{copied(0, 4, "")}), format.ClassReference},
+		"of a directory":         {begin().file("a", []run{copied(0, 4, "d")}), format.ClassReference},
+		"of this snapshot":       {begin().file("a", text("a")).file("b", []run{copied(0, 1, "a")}), format.ClassReference},
+		"of a symbolic link":     {begin().file("a", []run{copied(0, 1, "s")}), format.ClassReference},
+		"beyond the end":         {begin().file("a", []run{copied(2, 4, "f")}), format.ClassReference},
+		"from beyond the end":    {begin().file("a", []run{copied(5, 1, "f")}), format.ClassReference},
+		"beyond what was before": {begin().file("f", []run{copied(0, 5, "")}), format.ClassReference},
+		"beyond what it is now":  {begin().file("f", text("f")).file("g", []run{copied(0, 4, "f")}), ""},
+		"beyond what is gone":    {begin().remove("f").file("g", []run{copied(4, 1, "f")}), format.ClassReference},
+		"of what it was before":  {begin().file("f", []run{copied(1, 3, "")}).file("g", []run{copied(0, 4, "f")}), ""},
+		"of what came between": {newScript(format.FeatureCopy).snapshot("1", "").commit().snapshot("2", "1", unsorted).
+			file("a", text("a")).file("a", text("aa")).file("b", []run{copied(0, 1, "a")}), format.ClassReference},
+		"of what was before that": {newScript(format.FeatureCopy).snapshot("1", "").file("a", text("aaa")).commit().snapshot("2", "1", unsorted).
+			file("a", text("a")).file("a", text("aa")).file("b", []run{copied(0, 3, "a")}), ""},
+		"out of the target":      {begin().file("a", []run{copied(0, 4, "../f")}), format.ClassReference},
+		"of the whole, as it is": {begin().file("a", []run{copied(0, 4, "f")}), ""},
 	} {
-		sum, err := restore(t, tempDir(t), RestoreOptions{}, c.s.commit().end())
-		if format.ClassOf(err) != c.class || (err != nil) != (c.class != "") || lossKinds(sum) != c.loss {
-			t.Errorf("%s: %v, losses %q", name, err, lossKinds(sum))
+		c.s.commit().end()
+		for _, opts := range []RestoreOptions{{}, {MemoryChunks: 1}, {DryRun: true}} {
+			sum, err := restore(t, tempDir(t), opts, c.s)
+			if format.ClassOf(err) != c.class || (err != nil) != (c.class != "") || lossKinds(sum) != "" {
+				t.Errorf("%s: %v, losses %q", name, err, lossKinds(sum))
+			}
 		}
+	}
+}
+
+// TestRestoreCopyOfWhatIsShorter has a target that somebody else changes: that is
+// a loss, and no fault of the stream's.
+func TestRestoreCopyOfWhatIsShorter(t *testing.T) {
+	dir := tempDir(t)
+	mustRestore(t, dir, RestoreOptions{}, newScript().snapshot("1", "").file("f", text("ffff")).commit().end())
+	if err := os.Truncate(filepath.Join(dir, "f"), 1); err != nil {
+		t.Fatal(err)
+	}
+	sum, err := restore(t, dir, RestoreOptions{Base: testID("1")}, newScript(format.FeatureBase, format.FeatureCopy).
+		snapshot("2", "1").file("a", []run{copied(0, 4, "f")}).commit().end())
+	if err != nil || lossKinds(sum) != "damaged:1" {
+		t.Errorf("%v, losses %q", err, lossKinds(sum))
 	}
 }
 
@@ -204,7 +231,15 @@ func TestRestoreRandomChains(t *testing.T) {
 				want[p] = fmt.Sprintf("file 0644 %q at %d.000000000", *content, m.times[p])
 			}
 		}
-		if diff := cmp.Diff(want, tree(t, dir)); diff != "" {
+		got := tree(t, dir)
+		for p := range m.now {
+			for above := format.ParentPath(p); above != ""; above = format.ParentPath(above) {
+				if _, ok := m.now[above]; !ok && strings.HasPrefix(got[above], "dir ") {
+					want[above] = got[above] // implied: nothing is known of it
+				}
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("seed %d: %s", seed, diff)
 		}
 	}
@@ -235,7 +270,8 @@ func (m *chainModel) snapshot(s *script, name, parent string) {
 			continue
 		}
 		for dir := format.ParentPath(p); dir != ""; dir = format.ParentPath(dir) {
-			if c, ok := m.now[dir]; !ok || c != nil {
+			// Where nothing is, the directory may as well be implied.
+			if c, ok := m.now[dir]; ok && c != nil || !ok && m.rng.IntN(2) == 0 {
 				m.now[dir] = nil
 				changed[dir] = true
 			}

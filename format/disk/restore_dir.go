@@ -38,7 +38,9 @@ type outDir struct {
 	placed bool
 	// handsDown: what is made in it gets an ACL from it.
 	handsDown bool
-	hidden    bool // below a directory that ends up without search permission for its owner
+	explicit  bool        // an entry, of this snapshot or an earlier one, gave it
+	emptied   atomic.Bool // something in it went from the listing
+	hidden    bool        // below a directory that ends up without search permission for its owner
 
 	meta *metadata // to be set at the end; nil if nothing is known
 	dead *deadDir  // nothing can or may be done in it
@@ -311,6 +313,7 @@ func (r *Restore) finishDir(d *outDir) {
 		return
 	}
 	switch {
+	case d.emptied.Load() && !d.explicit && d.parent != nil && r.dropImplied(d):
 	case d.meta != nil:
 		had := d.before
 		had.modeOK = had.modeOK && !d.opened

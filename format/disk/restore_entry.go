@@ -186,6 +186,9 @@ func (r *Restore) copyRange(rec *format.CopyRange) error {
 		if err != nil {
 			return err
 		}
+		if err := r.history.holds(from, number, rec.Offset, rec.Size); err != nil {
+			return err
+		}
 		if !known {
 			r.current.fail(fmt.Errorf("a part of it is a copy from %q, whose earlier version was not restored", from))
 			return r.add(loadItem{kind: itemHole, size: rec.Size})

@@ -34,6 +34,7 @@ type history struct {
 	placed      *table // path -> place
 	old         *table // path -> number of the parent's version, of this snapshot
 	groups      *table // hard-link groups of this snapshot
+	sizes       *table // number of a file -> its size, where the stream takes bytes from earlier versions
 	aside       int    // directory for earlier versions; -1 while there is none
 	asideName   string
 
@@ -68,7 +69,7 @@ func (p place) isDir() bool { return p.flags&placeDir != 0 }
 func (h *history) init(r *Restore) {
 	t := func() *table { return newTable(r.opts.MemoryChunks, r.scratch) }
 	h.seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
-	h.placed, h.old, h.groups, h.unplaced = t(), t(), t(), t()
+	h.placed, h.old, h.groups, h.sizes, h.unplaced = t(), t(), t(), t(), t()
 	h.log.create = r.scratch
 	h.aside = -1
 	h.leaders = make(map[uint64]struct{})
@@ -178,23 +179,34 @@ func (r *Restore) admitDir(p string, explicit bool, d *outDir) error {
 		switch {
 		case mine && pl.isDir():
 			d.placed = true
-			flags |= pl.flags
-		case ok && !pl.isDir() && !explicit:
+			if h.listed(r, pl) {
+				flags |= pl.flags
+			}
+		case ok && !pl.isDir() && !explicit && h.listed(r, pl):
 			return treeError(r.snapshot.last, p)
 		case mine:
 			if err := r.retire(d.parent, d.name, p, pl); err != nil {
 				return err
 			}
 		case !ok && h.base:
+			// Whether it had an entry is not known, so it is not taken for implied.
 			d.placed = true
+			flags |= placeExplicit
 		}
 	}
+	d.explicit = flags&placeExplicit != 0
 	n, err := h.number(p)
 	if err != nil {
 		return err
 	}
 	d.number = n
 	return h.placed.put(h.key(p), place{n, n, flags}.value())
+}
+
+// listed reports whether what was put at a path is of the listing that the records
+// apply to: a snapshot without a parent begins with an empty one.
+func (h *history) listed(r *Restore, pl place) bool {
+	return pl.number >= h.first || !r.snapshot.parent.IsZero()
 }
 
 // admit notes that a file or another object that is not a directory is part of
@@ -282,6 +294,11 @@ func (h *history) closeFile(r *Restore, f *outFile) error {
 			}
 		}
 	}
+	if h.copies {
+		if err := h.sizes.put(numberKey(f.number), tableValue{f.size, 0}); err != nil {
+			return err
+		}
+	}
 	if f.inGroup {
 		return h.chooseLeader(r, f)
 	}
@@ -305,11 +322,30 @@ func (h *history) version(p string) (number uint64, known bool, err error) {
 		return pl.number, true, h.old.put(key, tableValue{pl.number, 0})
 	}
 	if !ok || pl.isDir() || pl.number >= h.first {
-		e := format.Errorf(format.ClassReference, "a copy from %q, which is not a file of the parent", p)
-		return 0, false, e
+		return 0, false, noFileError(p)
 	}
 	mine, err := h.ours(pl)
 	return pl.content, mine, err
+}
+
+func noFileError(p string) error {
+	return format.Errorf(format.ClassReference, "a copy from %q, which is not a file of the parent", p)
+}
+
+// holds refuses a range that does not lie in the parent's version of a file, going
+// by what the stream said of it: what the target has of it may be less, which is
+// no fault of the stream's. Of what the target held before, no size is known.
+func (h *history) holds(p string, number, offset, size uint64) error {
+	v, ok, err := h.sizes.get(numberKey(number))
+	switch {
+	case err != nil || !ok && h.base:
+		return err
+	case !ok:
+		return noFileError(p)
+	case offset > v.a || size > v.a-offset:
+		return format.Errorf(format.ClassReference, "a copy of %d bytes at %d from %q, which has %d in the parent", size, offset, p, v.a)
+	}
+	return nil
 }
 
 // open opens the file with the given number for reading: where it was placed, or
@@ -361,7 +397,7 @@ func (h *history) close(r *Restore) error {
 		}
 		h.aside = -1
 	}
-	for _, t := range []*table{h.placed, h.old, h.groups, h.unplaced} {
+	for _, t := range []*table{h.placed, h.old, h.groups, h.sizes, h.unplaced} {
 		errs = append(errs, t.close())
 	}
 	return errors.Join(append(errs, h.log.close())...)

@@ -17,7 +17,10 @@ import (
 
 // retire takes away what an earlier record put at a path.
 func (r *Restore) retire(d *outDir, name, p string, pl place) error {
-	if r.opts.DryRun || d.fd < 0 {
+	if r.opts.DryRun {
+		return r.history.keepVersion(p, pl)
+	}
+	if d.fd < 0 {
 		return nil
 	}
 	if pl.isDir() {
@@ -58,10 +61,16 @@ func (r *Restore) retireFile(dirfd int, name, p string, pl place) (gone bool, er
 	case err != nil:
 		return false, fmt.Errorf("keep the earlier version of %s: %w", r.show(p), err)
 	}
-	if h.copies {
-		return true, h.old.put(h.key(p), tableValue{pl.content, 0})
+	return true, h.keepVersion(p, pl)
+}
+
+// keepVersion notes which version of a file the parent had, if that is what goes:
+// one that this snapshot has put there itself is nobody's source.
+func (h *history) keepVersion(p string, pl place) error {
+	if !h.copies || pl.isDir() || !h.base && pl.number >= h.first {
+		return nil
 	}
-	return true, nil
+	return h.old.put(h.key(p), tableValue{pl.content, 0})
 }
 
 // copyAside copies a regular file to another file system.
@@ -155,6 +164,9 @@ func (h *history) remove(r *Restore, p string) error {
 	}
 	if r.opts.DryRun {
 		r.report.item(Item{Path: p, Action: ActionRemoved})
+		if err := h.keepVersion(p, pl); err != nil {
+			return err
+		}
 		return h.placed.remove(h.key(p))
 	}
 	parent := format.ParentPath(p)
@@ -173,7 +185,21 @@ func (h *history) remove(r *Restore, p string) error {
 	if err != nil {
 		return fmt.Errorf("restore: remove: %w", err)
 	}
+	d.emptied.Store(true)
 	return h.placed.remove(h.key(p))
+}
+
+// dropImplied takes a directory away that no entry gave, if nothing is left in it.
+// It is called when everything that this snapshot has below it is there.
+func (r *Restore) dropImplied(d *outDir) bool {
+	if err := unix.Unlinkat(d.parent.fd, d.name, unix.AT_REMOVEDIR); err != nil {
+		// What is in it is of the listing, or nothing that a record put there.
+		return false
+	}
+	r.history.unplace(r, d.number)
+	d.parent.emptied.Store(true)
+	r.removed(d.path)
+	return true
 }
 
 func (r *Restore) removed(p string) { r.report.item(Item{Path: p, Action: ActionRemoved}) }

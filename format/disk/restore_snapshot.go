@@ -22,6 +22,7 @@ type snapshotState struct {
 	last     string // path of the last entry or remove
 	leaf     string // path of the last entry that is not a directory
 	begun    bool   // whether there was any
+	removed  bool   // the last was a remove
 	matched  bool   // something lay inside the prefix
 	matchDir bool   // and it was a directory, or something below one
 }
@@ -91,14 +92,16 @@ func (r *Restore) inListing(p string) string {
 }
 
 // order holds that paths ascend, where the snapshot says so, and that nothing
-// lies below what is not a directory.
+// lies below what is not a directory. A path comes twice only where a remove and
+// then the entry of a directory say that it begins empty.
 func (r *Restore) order(p string, kind format.Kind, isDir bool) error {
 	s := &r.snapshot
 	if err := format.CheckPath(p); err != nil {
 		return err
 	}
+	emptied := s.removed && isDir && s.last == p
 	if s.begun && !s.unsorted {
-		if format.ComparePaths(s.last, p) >= 0 {
+		if format.ComparePaths(s.last, p) >= 0 && !emptied {
 			e := format.Errorf(format.ClassOrder, "it comes after %q", s.last)
 			e.Path = p
 			return e
@@ -107,7 +110,7 @@ func (r *Restore) order(p string, kind format.Kind, isDir bool) error {
 			return treeError(p, s.leaf)
 		}
 	}
-	s.begun, s.last = true, p
+	s.begun, s.last, s.removed = true, p, kind == format.KindRemove
 	if kind == format.KindEntry && !isDir {
 		s.leaf = p
 	}
@@ -165,7 +168,7 @@ func (r *Restore) dirEntry(p string, m *metadata) error {
 		if err != nil || d.dead != nil {
 			return err
 		}
-		d.meta = m
+		d.meta, d.explicit = m, true
 		r.countDir(d, m, ActionUnchanged)
 		return r.history.explicit(p)
 	}

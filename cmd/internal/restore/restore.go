@@ -41,7 +41,7 @@ type Restore struct {
 
 // Help is the longer text.
 func (*Restore) Help() string {
-	return `Nothing is ever written outside the target, whatever the snapshot or stream holds. Running a restore again goes on where an interrupted one stopped: files that are right already are left. What could not be set (owners, as an ordinary user) is named, and the exit code is 3.
+	return `Nothing is ever written outside the target, whatever the snapshot or stream holds. Running a restore again goes on where an interrupted one stopped: files that are right already are left. What could not be set (owners, as an ordinary user) is named, and the exit code is 3; with --stdin also what the stream says was lost before, by whatever wrote it or stood in the pipe.
 
   bk-restore latest --target /mnt
   bk-restore latest:home/me/thesis -t ~/thesis.old
@@ -210,24 +210,28 @@ func (c *Restore) restore(ctx context.Context, app *cli.App, opts disk.RestoreOp
 	if closeErr := sink.Close(); err == nil {
 		err = closeErr
 	}
-	report(app, sink.Summary(), c.DryRun, time.Since(begun))
+	c.report(app, sink.Summary(), time.Since(begun))
 	return err
 }
 
-func report(app *cli.App, sum disk.Summary, dry bool, took time.Duration) {
+func (c *Restore) report(app *cli.App, sum disk.Summary, took time.Duration) {
 	app.ReportLosses(sum.Losses)
-	// What could not be read when the snapshot was made is no news; what was lost
-	// since then is.
-	app.ReportLosses(slices.DeleteFunc(sum.Source, func(l format.Loss) bool { return l.Kind != format.LossDamaged }))
+	if !c.Stdin {
+		// What could not be read when the snapshot was made is no news, and the
+		// repository keeps it; what was lost since then is news. Of a stream nobody
+		// else sees what it says: this program is the last in the pipe.
+		sum.Source = slices.DeleteFunc(sum.Source, func(l format.Loss) bool { return l.Kind != format.LossDamaged })
+	}
+	app.ReportLosses(sum.Source)
 	if app.JSON {
 		app.JSONEvent("summary", map[string]any{
 			"files": sum.Files, "dirs": sum.Dirs, "others": sum.Others, "bytes": sum.Bytes, "unchanged": sum.Unchanged,
-			"skipped": sum.Skipped, "removed": sum.Removed, "dry_run": dry, "seconds": took.Seconds(),
+			"skipped": sum.Skipped, "removed": sum.Removed, "dry_run": c.DryRun, "seconds": took.Seconds(),
 		})
 		return
 	}
 	verb := "restored"
-	if dry {
+	if c.DryRun {
 		verb = "would restore"
 	}
 	parts := []string{fmt.Sprintf("%s %s files, %s dirs, %s others, %s", verb, cli.Count(sum.Files), cli.Count(sum.Dirs), cli.Count(sum.Others), cli.Bytes(sum.Bytes))}

@@ -28,8 +28,8 @@ const (
 // Options are the choices of Run. The zero value is good.
 type Options struct {
 	Mode Mode
-	// Verify also decodes and checks every payload and reference; see
-	// format.Verifier for what that finds and costs. Vector always does.
+	// Verify also decodes every payload and checks it and every reference to a
+	// chunk; see format.Verifier for what that finds and costs. Vector always does.
 	Verify bool
 	// Location is where times are shown in List and Summary: UTC if nil.
 	Location *time.Location

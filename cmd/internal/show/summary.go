@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,7 @@ type summarySink struct {
 	payload    uint64 // bytes on the wire of the chunks
 	refs       uint64
 	copied     uint64
+	held       bool // refs may name what only the receiver has
 	holes      uint64
 	losses     uint64
 }
@@ -79,6 +81,7 @@ func (s *summarySink) header(h *format.Header) error {
 	if h.Created != nil {
 		line += " at " + showTime(*h.Created, s.loc)
 	}
+	s.held = slices.Contains(h.Features, format.FeatureHeld)
 	if len(h.Features) > 0 {
 		line += " with"
 		for _, f := range h.Features {
@@ -136,10 +139,24 @@ func (s *summarySink) end(e *format.End) error {
 		}
 	}
 	if s.verified {
-		_, err := fmt.Fprintln(s.out, "verified   every payload and every reference")
-		return err
+		return s.checked()
 	}
 	return nil
+}
+
+// checked says what was verified, and what only whoever stores the stream can see:
+// it keeps the listings of parents, and has chunks of its own.
+func (s *summarySink) checked() error {
+	text := "verified   every payload and every reference to a chunk\n"
+	if s.held {
+		text = "verified   every payload and every reference to a chunk that was sent\n" +
+			"unchecked  references to chunks that the receiver has\n"
+	}
+	if s.copied > 0 {
+		text += "unchecked  what is copied from parents\n"
+	}
+	_, err := s.out.WriteString(text)
+	return err
 }
 
 // size returns a number of bytes as people read it.
