@@ -21,8 +21,9 @@ import (
 //
 // A blob that cannot be read from any of its packs ends the stream with an error
 // that names it; with OnDamage only one of a tree does (lost.go). A chunk of more
-// than format.ChunkSizeMax bytes, which restic never makes, ends it always. Losses are those of the records that are sent: what did
-// not change since the parent is not counted again.
+// than format.ChunkSizeMax bytes, which restic never makes, ends it always. Losses are
+// those of the records that are sent: what did not change since the parent is not
+// counted again, but for damage that this export found.
 func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (format.SourceCloser, error) {
 	chosen, err := snapshots.Choose(ctx, &opts, r.list, r.snapshot)
 	if err != nil {

@@ -37,6 +37,8 @@ type Restore struct {
 	Sync         bool   `help:"Flush the target to its disk before saying that it is done."`
 	Strict       bool   `help:"Restore nothing if anything would be lost: everything but content is first made in a directory beside, and taken away again."`
 	DryRun       bool   `short:"n" help:"Change nothing; say what would be done."`
+
+	lost uint64 // files of which the source lost a part
 }
 
 // Help is the longer text.
@@ -151,6 +153,17 @@ func (c *Restore) fromSystem(ctx context.Context, app *cli.App, opts disk.Restor
 	if r, ok := system.(*repo.Repository); ok {
 		opts.Content, export.Held = r, true
 	}
+	// What the one says the other hears before it gets the record.
+	var lost error
+	export.OnDamage = func(_ format.ID, _ string, err error) {
+		c.lost++
+		lost = fmt.Errorf("a part of its content is lost in snapshot %s: %w", snap.ID.Short(), err)
+	}
+	opts.Lost = func() error {
+		err := lost
+		lost = nil
+		return err
+	}
 	src, err := system.Export(ctx, export)
 	if err != nil {
 		return err
@@ -210,24 +223,26 @@ func (c *Restore) restore(ctx context.Context, app *cli.App, opts disk.RestoreOp
 	if closeErr := sink.Close(); err == nil {
 		err = closeErr
 	}
-	report(app, sink.Summary(), c.DryRun, time.Since(begun))
+	c.report(app, sink.Summary(), time.Since(begun))
 	return err
 }
 
-func report(app *cli.App, sum disk.Summary, dry bool, took time.Duration) {
+func (c *Restore) report(app *cli.App, sum disk.Summary, took time.Duration) {
 	app.ReportLosses(sum.Losses)
 	// What could not be read when the snapshot was made is no news; what was lost
-	// since then is.
-	app.ReportLosses(slices.DeleteFunc(sum.Source, func(l format.Loss) bool { return l.Kind != format.LossDamaged }))
+	// since then is, unless it was named above.
+	app.ReportLosses(slices.DeleteFunc(sum.Source, func(l format.Loss) bool {
+		return l.Kind != format.LossDamaged || l.Count <= c.lost
+	}))
 	if app.JSON {
 		app.JSONEvent("summary", map[string]any{
 			"files": sum.Files, "dirs": sum.Dirs, "others": sum.Others, "bytes": sum.Bytes, "unchanged": sum.Unchanged,
-			"skipped": sum.Skipped, "removed": sum.Removed, "dry_run": dry, "seconds": took.Seconds(),
+			"skipped": sum.Skipped, "removed": sum.Removed, "dry_run": c.DryRun, "seconds": took.Seconds(),
 		})
 		return
 	}
 	verb := "restored"
-	if dry {
+	if c.DryRun {
 		verb = "would restore"
 	}
 	parts := []string{fmt.Sprintf("%s %s files, %s dirs, %s others, %s", verb, cli.Count(sum.Files), cli.Count(sum.Dirs), cli.Count(sum.Others), cli.Bytes(sum.Bytes))}
