@@ -141,6 +141,16 @@ type ExportOptions struct {
 	Producer string
 	// OnProgress, if set, is called now and then, from one goroutine at a time.
 	OnProgress func(Progress)
+	// OnDamage, if set, lets the export go on where the content of a file is
+	// damaged or missing in the system: the file comes with holes in place of what
+	// is lost or, where that has no known size, ends before it; its eof has an
+	// Error, and the commit the loss LossDamaged, also of later snapshots that have
+	// the file from their parent. It is called from Next, once for each file in each
+	// snapshot that sends it, when the first such hole or, without one, the eof is
+	// handed out. Otherwise, and in systems that do not know this option, an export
+	// ends there. It ends in any case where storage
+	// fails, which says nothing about what is stored.
+	OnDamage func(snapshot ID, path string, err error)
 }
 
 // Whole reports whether snapshots are sent without parents.

@@ -63,6 +63,7 @@ type content struct {
 	pieces int  // that were queued
 	chunks bool // some may be referred to later
 	copied bool // some of it comes from an earlier version
+	lost   bool // some of it was lost at the source
 	hashed bool
 	hash   maphash.Hash // of metadata and content, for members of hard-link groups
 }
@@ -165,8 +166,22 @@ func (r *Restore) refs(rec *format.Refs) error {
 
 func (r *Restore) hole(rec *format.Hole) error {
 	it := loadItem{kind: itemHole, size: rec.Size}
+	if r.lost() {
+		it.kind = itemLost
+	}
 	r.mix(it)
 	return r.add(it)
+}
+
+// lost reports whether a part of the current file was lost at the source.
+func (r *Restore) lost() bool {
+	if r.opts.Lost != nil {
+		if err := r.opts.Lost(); err != nil {
+			r.content.lost = true
+			r.current.damage(err)
+		}
+	}
+	return r.content.lost
 }
 
 func (r *Restore) copyRange(rec *format.CopyRange) error {
@@ -211,7 +226,7 @@ func (r *Restore) mix(it loadItem) {
 	switch it.kind {
 	case itemData, itemRef:
 		_, _ = h.Write(it.id[:])
-	case itemHole:
+	case itemHole, itemLost:
 		b[0] = 1
 	case itemCopy:
 		b[0] = 2
@@ -252,6 +267,7 @@ func (r *Restore) eof(e *format.EOF) error {
 			return err
 		}
 	}
+	r.lost()
 	f.mu.Lock()
 	f.size, f.sized = e.Size, true
 	if e.SHA256 != nil && (r.opts.Verify || c.copied) {

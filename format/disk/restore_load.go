@@ -40,6 +40,7 @@ const (
 	itemRef
 	itemCopy
 	itemHole
+	itemLost // a hole for what was lost at the source: what is there stays
 )
 
 // item is a run of a file's content.

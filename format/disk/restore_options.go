@@ -99,6 +99,11 @@ type RestoreOptions struct {
 	Base format.ID
 	// Content serves refs to chunks that the stream did not send.
 	Content ContentSource
+	// Lost, if set, says before each hole and eof why a part of the current file's
+	// content was lost at the source; it says so once. Holes stand for what is lost
+	// from there on. Such a file counts as LossDamaged, is not made to look complete,
+	// and does not replace what was there.
+	Lost func() error
 	// Workers write files in parallel; 0 means one for each processor, at
 	// least 2 and at most 8.
 	Workers int

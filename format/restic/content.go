@@ -21,19 +21,28 @@ type content struct {
 	old  map[format.ID]uint64 // where the parent's version has a chunk
 }
 
-// send emits the content of an entry and returns its size.
-func (w *content) send(c *change) (size uint64, err error) {
+// send emits the content of an entry and returns its size. Where an export goes on
+// over what is lost, missing is why the content ends before a chunk: one that no
+// index and no pack has, so that not even its size is known.
+func (w *content) send(c *change) (size uint64, missing, err error) {
 	w.old = nil
 	for i := range c.file.content {
 		n, err := w.chunk(c, &c.file.content[i])
+		if err != nil && w.e.gaps != nil && isLost(err) {
+			if err := w.e.r.checkUnchanged(w.e.out.Context(), err); err != nil {
+				return 0, nil, err
+			}
+			missing = err
+			break
+		}
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		if size += uint64(n); size > format.FileSizeMax {
-			return 0, fmt.Errorf("its chunks are more than 2^63-1 bytes: %w", ErrDamaged)
+			return 0, nil, fmt.Errorf("its chunks are more than 2^63-1 bytes: %w", ErrDamaged)
 		}
 	}
-	return size, w.flush()
+	return size, missing, w.flush()
 }
 
 // chunk emits one chunk.
@@ -137,6 +146,9 @@ func (w *content) inOld(c *change, id *format.ID) (offset uint64, ok bool, err e
 		for i := range c.old.content {
 			id := &c.old.content[i]
 			_, b, err := w.e.r.find(w.e.out.Context(), dataBlob, *id)
+			if err != nil && w.e.gaps != nil && isLost(err) {
+				break // there it ends for the receiver, too
+			}
 			if err != nil {
 				return 0, false, fmt.Errorf("the version of the snapshot before: %w", err)
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/bk-backup/bk/format"
+	"github.com/bk-backup/bk/format/internal/gaps"
 	"github.com/bk-backup/bk/format/internal/loss"
 	"github.com/bk-backup/bk/format/internal/prefetch"
 	"github.com/bk-backup/bk/format/internal/snapshots"
@@ -19,9 +20,10 @@ import (
 // of the directories from the root to where it is, and about 100 MiB.
 //
 // A blob that cannot be read from any of its packs ends the stream with an error
-// that names it. So does a chunk of more than format.ChunkSizeMax bytes, which
-// restic never makes. Losses are those of the records that are sent: what did
-// not change since the parent is not counted again.
+// that names it; with OnDamage only one of a tree does (lost.go). A chunk of more
+// than format.ChunkSizeMax bytes, which restic never makes, ends it always. Losses are
+// those of the records that are sent: what did not change since the parent is not
+// counted again, but for damage that this export found.
 func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (format.SourceCloser, error) {
 	chosen, err := snapshots.Choose(ctx, &opts, r.list, r.snapshot)
 	if err != nil {
@@ -35,8 +37,13 @@ func (r *Repository) Export(ctx context.Context, opts format.ExportOptions) (for
 		Fill: e.fill, Record: func(rec *format.Record) (format.Record, error) { return *rec, nil },
 		WindowsMax: r.workers, WeightMax: prefetch.WeightMax(r.workers, inFlightMax),
 	})
+	if opts.OnDamage == nil || opts.Held || opts.ListingOnly {
+		go e.out.Run(e.produce)
+		return e.out, nil
+	}
+	e.gaps = gaps.New(e.out, opts.OnDamage)
 	go e.out.Run(e.produce)
-	return e.out, nil
+	return e.gaps, nil
 }
 
 // inFlightMax is how many MiB of payloads may be asked for and not yet consumed.
@@ -49,6 +56,7 @@ type exporter struct {
 	chosen    *snapshots.Chosen[snapshot]
 	current   format.ID // of the list: the snapshot that is being sent
 	out       *prefetch.Source[format.Record, want]
+	gaps      *gaps.Source // nil: what is lost ends the export
 	content   *content
 	progress  format.Progress
 	estimates []format.Estimate // of the list, from the first walk
@@ -90,7 +98,7 @@ func (e *exporter) rehearse() error {
 			if c.file == nil {
 				return nil
 			}
-			size, err := e.content.send(c)
+			size, _, err := e.content.send(c)
 			n.Bytes += size
 			return err
 		})
@@ -167,9 +175,12 @@ func (e *exporter) change(c *change) error {
 func (e *exporter) file(c *change) error {
 	eof := &format.EOF{Size: c.entry.Size}
 	if !e.opts.ListingOnly {
-		size, err := e.content.send(c)
+		size, missing, err := e.content.send(c)
 		if err != nil {
 			return fmt.Errorf("file %q: %w", "/"+c.path, err)
+		}
+		if missing != nil {
+			e.gaps.Lose(eof, missing)
 		}
 		eof.Size = size
 	}
@@ -193,7 +204,11 @@ func (e *exporter) emitData(d *format.Data, at place) error {
 
 // fill fetches the payloads of a window.
 func (e *exporter) fill(ctx context.Context, records []format.Record, wants []want) error {
-	return e.r.fetch(ctx, dataBlob, wants, func(w *want, opened []byte) error {
+	load := func(w *want, opened []byte) error {
 		return loadChunk(w, opened, records[w.number].(*format.Data), e.opts.Plain)
-	})
+	}
+	if e.gaps == nil {
+		return e.r.fetch(ctx, dataBlob, wants, load)
+	}
+	return e.r.fetchSound(ctx, wants, load, func(w *want, err error) { e.gaps.Lose(records[w.number], err) })
 }

@@ -99,6 +99,7 @@ func (r *Repository) openBlob(sealed []byte) ([]byte, error) {
 // wherever there is a copy.
 func (r *Repository) fetchOther(ctx context.Context, k kind, w *want, first error) ([]byte, error) {
 	why, others := first, error(nil)
+	lost := isDamage(first)
 	for _, p := range r.index.Load().copies(k, w.id) {
 		other := *w
 		other.place = p
@@ -116,6 +117,7 @@ func (r *Repository) fetchOther(ctx context.Context, k kind, w *want, first erro
 			w.place = p
 			return opened, nil
 		}
+		lost = lost && isDamage(err)
 		switch {
 		case p.name == w.name && p.offset == w.offset:
 			why = err
@@ -126,7 +128,11 @@ func (r *Repository) fetchOther(ctx context.Context, k kind, w *want, first erro
 	if others != nil {
 		why = fmt.Errorf("%w; %w", why, others)
 	}
-	return nil, fmt.Errorf("read %s blob %s from pack %s in %s: %w", k, w.id, w.name, r, why)
+	why = fmt.Errorf("read %s blob %s from pack %s in %s: %w", k, w.id, w.name, r, why)
+	if lost {
+		why = &lostError{why}
+	}
+	return nil, why
 }
 
 // packName returns the name of a pack on storage.

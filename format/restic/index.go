@@ -21,7 +21,8 @@ import (
 // something is missing there, the headers of the packs that they do not name.
 type index struct {
 	listed    *table
-	trouble   []error // files of index/ that could not be read
+	names     []string // of the files of index/
+	trouble   []error  // those of them that could not be read
 	recovery  sync.Mutex
 	recovered atomic.Pointer[table] // nil unless something was missing
 }
@@ -47,7 +48,12 @@ func (r *Repository) find(ctx context.Context, k kind, id format.ID) (n int, at 
 	if len(x.trouble) > 0 {
 		err = fmt.Errorf("%w; a part of the index could not be read: %w", err, errors.Join(x.trouble...))
 	}
-	return 0, nil, fmt.Errorf("%s blob %s is in no index and no pack: %w", k, id, err)
+	err = fmt.Errorf("%s blob %s is in no index and no pack: %w", k, id, err)
+	// Where storage failed, the blob may be in what could not be read.
+	if !slices.ContainsFunc(slices.Concat(x.trouble, recovered.trouble), func(err error) bool { return !isDamage(err) }) {
+		err = &lostError{err}
+	}
+	return 0, nil, err
 }
 
 // copies returns all places where a blob lies.
@@ -109,17 +115,11 @@ func (r *Repository) recoveredIndex(ctx context.Context, x *index) (*table, erro
 // loadIndex reads all of index/. A file that is damaged is logged: what only it
 // lists is found in the packs.
 func (r *Repository) loadIndex(ctx context.Context) (*index, error) {
-	var names []string
-	err := r.store.List(ctx, "index/", func(info store.Info) error {
-		if _, ok := objectID(info.Name); ok {
-			names = append(names, info.Name)
-		}
-		return nil
-	})
+	names, err := r.indexNames(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list the index of %s: %w", r, err)
+		return nil, err
 	}
-	x := &index{listed: newTable()}
+	x := &index{listed: newTable(), names: names}
 	var mu sync.Mutex
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(min(r.workers, 4)) // each holds a whole file as JSON
@@ -146,6 +146,20 @@ func (r *Repository) loadIndex(ctx context.Context) (*index, error) {
 	}
 	x.listed.sort()
 	return x, nil
+}
+
+// indexNames lists the files of index/.
+func (r *Repository) indexNames(ctx context.Context) (names []string, err error) {
+	err = r.store.List(ctx, "index/", func(info store.Info) error {
+		if _, ok := objectID(info.Name); ok {
+			names = append(names, info.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the index of %s: %w", r, err)
+	}
+	return names, nil
 }
 
 func (r *Repository) loadIndexFile(ctx context.Context, name string) (*indexFile, error) {
@@ -182,6 +196,7 @@ func (r *Repository) recoverIndex(ctx context.Context, listed *table) (*table, e
 			defer mu.Unlock()
 			if err != nil {
 				r.log.Warn("a pack that is in no index cannot be read", "object", info.Name, "error", err)
+				t.trouble = append(t.trouble, err)
 				return nil
 			}
 			return t.add(f)
@@ -288,10 +303,11 @@ func parseIndexBlob(s *scanner) (k kind, b blob) {
 // table has blobs sorted by id, in one list for each first byte, so that growing
 // a list never takes twice the memory of all of them.
 type table struct {
-	packs []format.ID
-	lists [kinds][256][]blob
-	first [kinds][256]int // number of a list's first blob
-	count [kinds]int
+	packs   []format.ID
+	trouble []error // packs whose headers could not be read
+	lists   [kinds][256][]blob
+	first   [kinds][256]int // number of a list's first blob
+	count   [kinds]int
 }
 
 func newTable() *table { return new(table) }

@@ -170,6 +170,13 @@ func (app *App) ReportLosses(losses []format.Loss) {
 	}
 }
 
+// Damaged names a file whose content cannot be read from a source, and makes the
+// exit code ExitLossy. It is a format.ExportOptions.OnDamage.
+func (app *App) Damaged(snapshot format.ID, path string, err error) {
+	app.Lossy()
+	app.Warnf("%s in snapshot %s: a part of its content is lost: %v", Printable("/"+path), snapshot.Short(), err)
+}
+
 // oneLine keeps hostile names from drawing on the terminal or faking lines.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {

@@ -37,6 +37,8 @@ type Restore struct {
 	Sync         bool   `help:"Flush the target to its disk before saying that it is done."`
 	Strict       bool   `help:"Restore nothing if anything would be lost: everything but content is first made in a directory beside, and taken away again."`
 	DryRun       bool   `short:"n" help:"Change nothing; say what would be done."`
+
+	lost uint64 // files of which the source lost a part
 }
 
 // Help is the longer text.
@@ -151,6 +153,17 @@ func (c *Restore) fromSystem(ctx context.Context, app *cli.App, opts disk.Restor
 	if r, ok := system.(*repo.Repository); ok {
 		opts.Content, export.Held = r, true
 	}
+	// What the one says the other hears before it gets the record.
+	var lost error
+	export.OnDamage = func(_ format.ID, _ string, err error) {
+		c.lost++
+		lost = fmt.Errorf("a part of its content is lost in snapshot %s: %w", snap.ID.Short(), err)
+	}
+	opts.Lost = func() error {
+		err := lost
+		lost = nil
+		return err
+	}
 	src, err := system.Export(ctx, export)
 	if err != nil {
 		return err
@@ -218,9 +231,12 @@ func (c *Restore) report(app *cli.App, sum disk.Summary, took time.Duration) {
 	app.ReportLosses(sum.Losses)
 	if !c.Stdin {
 		// What could not be read when the snapshot was made is no news, and the
-		// repository keeps it; what was lost since then is news. Of a stream nobody
-		// else sees what it says: this program is the last in the pipe.
-		sum.Source = slices.DeleteFunc(sum.Source, func(l format.Loss) bool { return l.Kind != format.LossDamaged })
+		// repository keeps it; what was lost since then is, unless it was named
+		// above. Of a stream nobody else sees what it says: this program is the last
+		// in the pipe.
+		sum.Source = slices.DeleteFunc(sum.Source, func(l format.Loss) bool {
+			return l.Kind != format.LossDamaged || l.Count <= c.lost
+		})
 	}
 	app.ReportLosses(sum.Source)
 	if app.JSON {

@@ -62,7 +62,7 @@ func (c *Export) Run(ctx context.Context, app *cli.App) error {
 	}
 	opts := format.ExportOptions{
 		Flat: c.Flat, Full: c.Full, Plain: c.Plain, Held: c.Held, Copy: c.Copy, NoCopy: c.NoCopy,
-		Producer: app.Name + " " + cli.Version, OnProgress: app.Progress(),
+		Producer: app.Name + " " + cli.Version, OnProgress: app.Progress(), OnDamage: app.Damaged,
 	}
 	if c.Have != "" {
 		have, err := readHave(c.Have)

@@ -224,7 +224,7 @@ func writeImported(ctx context.Context, out *bufio.Writer, r *repo.Repository) e
 		fmt.Fprintln(out)
 	}
 	return r.Partials(ctx, func(p repo.Partial) error {
-		if h.as[p.IDs[0]] {
+		if h.as[p.IDs[0]] || h.was[p.IDs[0]] {
 			return nil
 		}
 		return writePartial(out, p)

@@ -22,14 +22,22 @@ type held struct {
 	// as are the ids under which it holds a snapshot as it came: they can be the
 	// parent of a difference.
 	as map[format.ID]bool
-	// was are ids of snapshots that came like that and were rewritten since.
+	// was are ids of snapshots that came like that and cannot be one: they were
+	// rewritten since, or lack content.
 	was map[format.ID]bool
 	// other are ids of snapshots that came through a stage, by the last of their
 	// stages.
 	other map[format.ID]string
-	// gone are all ids that lead to a rewritten snapshot alone: a difference to one
-	// of them, whatever stages it goes through, finds no parent.
+	// gone are all ids that lead to snapshots alone that were rewritten or lack
+	// content: a difference to one of them, whatever stages it goes through, finds
+	// no parent, or one with gaps that every later snapshot would take over, even
+	// if the source is whole again.
 	gone map[format.ID]bool
+}
+
+// lacks reports whether a part of a snapshot's content was lost on its way.
+func lacks(s *repo.Snapshot) bool {
+	return slices.ContainsFunc(s.Losses, func(l format.Loss) bool { return l.Kind == format.LossDamaged })
 }
 
 func heldBy(target *repo.Repository, list []*repo.Snapshot) held {
@@ -38,8 +46,13 @@ func heldBy(target *repo.Repository, list []*repo.Snapshot) held {
 	led := make(map[format.ID]bool)
 	for _, s := range list {
 		same := s.SameIDs()
+		whole := !lacks(s)
 		for _, id := range same {
-			h.as[id] = true
+			if whole {
+				h.as[id] = true
+			} else {
+				h.was[id], h.gone[id] = true, true
+			}
 		}
 		via := s.Meta.Via
 		rewritten := -1 // the last id under which it came, if it was rewritten since
@@ -53,7 +66,7 @@ func heldBy(target *repo.Repository, list []*repo.Snapshot) held {
 			}
 		}
 		for i, v := range via {
-			if i <= rewritten {
+			if i <= rewritten || !whole {
 				h.gone[v.From] = true
 			} else {
 				led[v.From] = true

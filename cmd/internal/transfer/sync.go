@@ -180,7 +180,7 @@ func (s *syncer) all(ctx context.Context, runs []run) error {
 func (s *syncer) one(ctx context.Context, r run) (sum repo.Imported, err error) {
 	out := format.ExportOptions{
 		Snapshots: r.snapshots, Base: r.base, Producer: s.app.Name + " " + cli.Version,
-		NoCopy: !s.filter.TakesCopy(),
+		NoCopy: !s.filter.TakesCopy(), OnDamage: s.app.Damaged,
 	}
 	anew := s.in.ChunkerFor != nil
 	// What a file shares with its version before is cut in the same places again

@@ -72,6 +72,7 @@ func (s *foreignSyncer) one(ctx context.Context, r run) (err error) {
 		Snapshots: r.snapshots, Base: r.base, Producer: s.app.Name + " " + cli.Version,
 		Flat: s.target.Flat(), NoCopy: !s.filter.TakesCopy(),
 		Nameless: s.target.Recuts(s.how.Chunker) && s.filter.TakesNameless(),
+		OnDamage: s.app.Damaged,
 	}
 	if !s.filter.Paths.Empty() {
 		out.Drop = s.filter.Paths.Match
