@@ -29,7 +29,6 @@ type Source struct {
 	any    atomic.Bool // something was marked
 
 	// Of the consumer.
-	err      error
 	snapshot format.ID
 	path     string // of the entry that is being sent
 	offset   uint64 // of its content
