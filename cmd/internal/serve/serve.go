@@ -70,6 +70,9 @@ func (s *Serve) Run(ctx context.Context, app *cli.App) error {
 	}
 	defer closeAll()
 	app.Sayf("serving at %s", s.address(listener))
+	if s.Users == "" && !strings.HasPrefix(s.Listen, "unix:") {
+		handler = sameMachine(handler)
+	}
 	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		// What strangers get wrong before they have asked for anything.
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
@@ -128,6 +131,23 @@ func (s *Serve) listen() (net.Listener, error) {
 func local(addr net.Addr) bool {
 	tcp, ok := addr.(*net.TCPAddr)
 	return !ok || tcp.IP.IsLoopback()
+}
+
+// sameMachine refuses requests that do not name this machine as one does from
+// itself. Where nobody is asked who he is, a page in a browser here could otherwise
+// reach the server by a name of its own that it has lead to this machine.
+func sameMachine(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		if ip := net.ParseIP(strings.Trim(host, "[]")); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			http.Error(w, "without users, this server is asked for as localhost", http.StatusForbidden)
+			return
+		}
+		handler.ServeHTTP(w, r)
+	})
 }
 
 func (s *Serve) address(listener net.Listener) string {
